@@ -1,1 +1,4 @@
-//! Placeholder until the first module lands.
+//! From graph to kernels and plan: cut, layouts, lowering, schedules, CUDA text.
+
+pub mod cuda;
+pub mod schedule;

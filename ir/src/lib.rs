@@ -15,19 +15,32 @@
 
 mod serde_text;
 
+pub mod attr;
+mod builder;
+pub mod composite;
+pub mod cost;
 pub mod device_table;
 pub mod dim;
 mod dim_parse;
 pub mod dtype;
 pub mod facts;
+pub mod graph;
+pub mod infer;
 pub mod kernel_program;
+pub mod op;
+pub mod partition;
 pub mod plan;
 pub mod scalar;
+pub mod spec;
 pub mod tensor;
+pub mod text;
 pub mod types;
+pub mod view;
 
 pub use dim::{Dim, Symbol};
 pub use dtype::DType;
 pub use facts::{Facts, Truth};
+pub use graph::{Graph, NodeId};
+pub use op::Op;
 pub use tensor::Tensor;
 pub use types::TensorType;

@@ -61,14 +61,16 @@ DEVICE float round_bf16(float x) { return to_f32(to_bf16(x)); }
 
 // ---- vector access --------------------------------------------------------------------------------
 
-// N elements that one instruction moves; N * sizeof(T) is 1, 2, 4, 8 or 16 bytes.
-template <class T, int N> struct alignas(sizeof(T) * N) pack { T at[N]; };
+// N neighbouring elements, moved by one instruction (1 to 16 bytes) or two (32 bytes).
+template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) pack { T at[N]; };
 template <int BYTES> struct word;
 template <> struct word<1> { typedef u8 type; };
 template <> struct word<2> { typedef u16 type; };
 template <> struct word<4> { typedef u32 type; };
 template <> struct word<8> { typedef uint2 type; };
 template <> struct word<16> { typedef uint4 type; };
+struct alignas(16) two_words { uint4 low, high; };
+template <> struct word<32> { typedef two_words type; };
 
 template <class T, int N> DEVICE pack<T, N> load_pack(const T *p) {
   typedef typename word<sizeof(T) * N>::type W;
@@ -237,6 +239,39 @@ template <class From> DEVICE float cast_f16(From x) { if constexpr (is_same<From
 template <class From> DEVICE float cast_bf16(From x) { if constexpr (is_same<From, float>::yes) return round_bf16(x); else return to_f32(to_bf16((double)x)); }
 } // namespace op
 
+template <class T> DEVICE T lowest() {
+  if constexpr (is_same<T, float>::yes) return -INFINITY_F;
+  else if constexpr (is_same<T, double>::yes) return -INFINITY_D;
+  else return is_signed<T>::yes ? (T)((T)1 << (8 * sizeof(T) - 1)) : T(0);
+}
+template <class T> DEVICE T highest() {
+  if constexpr (is_same<T, float>::yes) return INFINITY_F;
+  else if constexpr (is_same<T, double>::yes) return INFINITY_D;
+  else return T(~(is_signed<T>::yes ? (T)((T)1 << (8 * sizeof(T) - 1)) : T(0)));
+}
+
+// A value and where it stands; `at` is -1 before the first.
+template <class T> struct ranked { T value; i64 at; };
+template <class T> DEVICE bool is_above(T a, T b) { return a > b || (a != a && b == b); }
+template <class T> DEVICE bool is_below(T a, T b) { return a < b || (a != a && b == b); }
+// Picks of equals the first (EARLY) or the last.
+template <bool LARGEST, bool EARLY> struct best_of {
+  template <class T> DEVICE ranked<T> operator()(ranked<T> a, ranked<T> b) const {
+    if (a.at < 0 || b.at < 0) return a.at < 0 ? b : a;
+    const bool a_wins = LARGEST ? is_above(a.value, b.value) : is_below(a.value, b.value);
+    const bool b_wins = LARGEST ? is_above(b.value, a.value) : is_below(b.value, a.value);
+    if (a_wins || b_wins) return a_wins ? a : b;
+    return (a.at < b.at) == EARLY ? a : b;
+  }
+};
+
+// a b + c, rounded once for floats.
+template <class T> DEVICE T multiply_add(T a, T b, T c) {
+  if constexpr (is_same<T, float>::yes) return fmaf(a, b, c);
+  else if constexpr (is_same<T, double>::yes) return fma(a, b, c);
+  else return T(c + a * b);
+}
+
 // ---- reductions over a warp and a block, in an order that depends on nothing but the thread count -----
 
 struct sum_of { template <class T> DEVICE T operator()(T a, T b) const { return a + b; } };
@@ -253,6 +288,8 @@ template <> DEVICE i8 shuffle_xor(i8 x, int mask) { return (i8)__shfl_xor_sync(0
 template <> DEVICE u8 shuffle_xor(u8 x, int mask) { return (u8)__shfl_xor_sync(0xffffffffu, (int)x, mask); }
 template <> DEVICE i16 shuffle_xor(i16 x, int mask) { return (i16)__shfl_xor_sync(0xffffffffu, (int)x, mask); }
 template <> DEVICE u16 shuffle_xor(u16 x, int mask) { return (u16)__shfl_xor_sync(0xffffffffu, (int)x, mask); }
+
+template <class T> DEVICE ranked<T> shuffle_xor(ranked<T> x, int mask) { return {shuffle_xor(x.value, mask), shuffle_xor(x.at, mask)}; }
 
 // Folds over groups of LANES neighbouring lanes; every lane gets the result.
 template <int LANES, class T, class F> DEVICE T fold_lanes(T x, F f) {

@@ -320,12 +320,12 @@ fn apply(op: ScalarOp, args: &[&Elem], operand: DType, result: DType, decide: &d
         (ScalarOp::Min, Some(b)) => match decide.at_most(a, b) {
             Some(true) => a.clone(),
             Some(false) => b.clone(),
-            None => a.min(b),
+            None => a.minimum(b),
         },
         (ScalarOp::Max, Some(b)) => match decide.at_most(a, b) {
             Some(true) => b.clone(),
             Some(false) => a.clone(),
-            None => a.max(b),
+            None => a.maximum(b),
         },
         (ScalarOp::Abs, None) if decide.at_most(&Dim::ZERO, a) == Some(true) => a.clone(),
         (ScalarOp::Eq, Some(b)) => flag(decide.equal(a, b)?),

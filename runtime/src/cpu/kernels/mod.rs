@@ -1,9 +1,15 @@
 //! The hot loops: written once over [`simd::Simd`], instantiated per instruction set, and the only place of the
-//! cpu device with raw pointers. Knows shapes and strides; knows no program, plan or dtype beyond its lanes.
+//! cpu device with raw pointers. Knows shapes and strides; knows no program and no plan.
 
+pub mod buffer;
+pub mod gemm;
 pub(crate) mod isa;
+pub mod lanes;
+pub mod pool;
+pub mod region;
 pub(crate) mod portable;
-pub(crate) mod simd;
+pub mod simd;
+pub mod slots;
 pub(crate) mod vmath;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
