@@ -16,6 +16,7 @@
 mod serde_text;
 
 pub mod attr;
+pub mod bind;
 mod builder;
 pub mod composite;
 pub mod cost;
@@ -23,6 +24,7 @@ pub mod device_table;
 pub mod dim;
 mod dim_parse;
 pub mod dtype;
+pub mod eval;
 pub mod facts;
 pub mod graph;
 pub mod infer;
