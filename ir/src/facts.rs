@@ -122,6 +122,9 @@ type Interval = (Option<i64>, Option<i64>);
 pub struct Facts {
     bounds: BTreeMap<Symbol, Bounds>,
     requires: Vec<Require>,
+    /// Symbolic exclusive upper bounds, of index variables.
+    #[serde(skip)]
+    below: BTreeMap<Symbol, Dim>,
 }
 
 impl Facts {
@@ -136,6 +139,31 @@ impl Facts {
         if bounds.multiple_of > 1 && bounds.multiple_of % entry.multiple_of == 0 {
             entry.multiple_of = bounds.multiple_of;
         }
+    }
+
+    /// States `0 <= symbol < extent` for an index variable.
+    pub fn bound_index(&mut self, symbol: Symbol, extent: &Dim) {
+        let high = extent.as_const().map(|e| e - 1);
+        self.bounds.insert(symbol.clone(), Bounds { low: 0, high, multiple_of: 1 });
+        self.below.insert(symbol, extent.clone());
+    }
+
+    /// The least value of a dim over its index variables, where it is monotone
+    /// in each.
+    fn least_over_indices(&self, dim: &Dim) -> Dim {
+        let mut current = dim.clone();
+        for (symbol, extent) in self.below.iter().rev() {
+            if !current.mentions(symbol) {
+                continue;
+            }
+            let Some((slope, rest)) = current.linear_in(symbol) else { continue };
+            match self.interval(&slope) {
+                (Some(low), _) if low >= 0 => current = rest,
+                (_, Some(high)) if high <= 0 => current = rest + slope * (extent.clone() - Dim::ONE),
+                _ => {}
+            }
+        }
+        current
     }
 
     /// Adds a constraint once.
@@ -268,6 +296,12 @@ impl Facts {
             (Some(low), _) if low >= 0 => return Truth::Yes,
             (_, Some(high)) if high < 0 => return Truth::No,
             _ => {}
+        }
+        if !self.below.is_empty()
+            && let (Some(low), _) = self.interval(&self.canonical(&self.least_over_indices(&difference)))
+            && low >= 0
+        {
+            return Truth::Yes;
         }
         let stated = self.requires.iter().any(|r| {
             matches!(r.relation, Relation::AtMost | Relation::Equal) && &r.lhs == a && &r.rhs == b
@@ -442,6 +476,15 @@ mod tests {
         assert_eq!(f.simplify(&d("(64*S + i) % 64")), d("i"));
         assert_eq!(f.simplify(&d("min(i, 100)")), d("i"));
         assert_eq!(f.simplify(&d("i // 32")), d("i // 32"));
+    }
+
+    #[test]
+    fn index_variables_stay_below_symbolic_extents() {
+        let mut f = facts();
+        f.bound_index(Symbol::new("$0"), &d("S"));
+        f.bound_index(Symbol::new("$1"), &d("T"));
+        assert_eq!(f.simplify(&d("(T*$0 + $1) // T")), d("$0"));
+        assert_eq!(f.simplify(&d("(T*$0 + $1) % (S*T)")), d("T*$0 + $1"));
     }
 
     #[test]

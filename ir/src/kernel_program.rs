@@ -737,6 +737,72 @@ impl KernelProgram {
         }
     }
 
+    /// Renumbers buffers in every load and store.
+    pub fn map_buffers(&mut self, map: &dyn Fn(u32) -> u32) {
+        for body in self.bodies_mut() {
+            for inst in &mut body.insts {
+                if let InstKind::Load(load) = &mut inst.kind {
+                    load.buffer = map(load.buffer);
+                }
+            }
+        }
+        for store in self.stores_mut() {
+            store.buffer = map(store.buffer);
+        }
+    }
+
+    fn epilogues_mut(&mut self) -> Vec<&mut Epilogue> {
+        match &mut self.anchor {
+            Anchor::Loops(a) => vec![&mut a.epilogue],
+            Anchor::Rows(a) => vec![&mut a.epilogue],
+            Anchor::Contract(a) => vec![&mut a.epilogue],
+            Anchor::Conv(a) => vec![&mut a.epilogue],
+            Anchor::Pool(a) => vec![&mut a.epilogue],
+            Anchor::Attend(a) => vec![&mut a.epilogue],
+            Anchor::Scan(a) => vec![&mut a.epilogue],
+            Anchor::Sort(a) => vec![&mut a.epilogue],
+            Anchor::Scatter(_) => Vec::new(),
+            Anchor::Rnn(a) => [&mut a.y, &mut a.h, &mut a.c].into_iter().flatten().collect(),
+        }
+    }
+
+    fn stores_mut(&mut self) -> Vec<&mut Store> {
+        if matches!(self.anchor, Anchor::Scatter(_)) {
+            let Anchor::Scatter(a) = &mut self.anchor else { return Vec::new() };
+            return vec![&mut a.store];
+        }
+        self.epilogues_mut().into_iter().flat_map(|e| &mut e.stores).collect()
+    }
+
+    fn bodies_mut(&mut self) -> Vec<&mut Body> {
+        // Operands and epilogues are separate fields of each anchor.
+        match &mut self.anchor {
+            Anchor::Loops(a) => vec![&mut a.epilogue.body],
+            Anchor::Rows(a) => vec![&mut a.epilogue.body],
+            Anchor::Contract(a) => vec![&mut a.lhs.body, &mut a.rhs.body, &mut a.epilogue.body],
+            Anchor::Conv(a) => vec![&mut a.input.body, &mut a.filter.body, &mut a.epilogue.body],
+            Anchor::Pool(a) => vec![&mut a.input.body, &mut a.epilogue.body],
+            Anchor::Attend(a) => vec![
+                &mut a.q.body,
+                &mut a.k.body,
+                &mut a.v.body,
+                &mut a.score.body,
+                &mut a.prob.body,
+                &mut a.epilogue.body,
+            ],
+            Anchor::Scan(a) => vec![&mut a.input.body, &mut a.epilogue.body],
+            Anchor::Sort(a) => vec![&mut a.input.body, &mut a.epilogue.body],
+            Anchor::Scatter(a) => a.init.iter_mut().map(|o| &mut o.body).chain([&mut a.body]).collect(),
+            Anchor::Rnn(a) => {
+                let optional = [&mut a.r_bias, &mut a.c0, &mut a.peephole, &mut a.lengths];
+                let operands = optional.into_iter().flatten().map(|o| &mut o.body);
+                let results = [&mut a.y, &mut a.h, &mut a.c].into_iter().flatten().map(|e| &mut e.body);
+                let fixed = [&mut a.x.body, &mut a.r.body, &mut a.h0.body];
+                fixed.into_iter().chain(operands).chain(results).collect()
+            }
+        }
+    }
+
     /// Every shape symbol that the program needs at run time, by name.
     pub fn symbols(&self) -> Vec<Symbol> {
         let mut out = std::collections::BTreeSet::new();

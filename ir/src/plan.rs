@@ -10,6 +10,9 @@ use crate::dtype::DType;
 use crate::facts::{Bounds, Facts, Require};
 use crate::kernel_program::KernelProgram;
 
+/// Stands for a buffer that nobody reads (an unused result of a host step).
+pub const NO_BUFFER: u32 = u32::MAX;
+
 /// A compiled graph for one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {

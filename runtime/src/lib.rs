@@ -1,3 +1,7 @@
-//! Placeholder until the first module lands.
+//! Devices of tgc, and the engine file.
+//!
+//! Absent here: ONNX, rewrite rules, how kernels are made, the environment.
 
 pub mod cpu;
+pub mod host;
+pub mod reference;

@@ -5,9 +5,13 @@
 //! NVRTC. Nothing here knows the graph, rules or ONNX (names arrive as strings), and nothing here needs
 //! a GPU, a driver or a CUDA toolkit.
 
+pub mod assemble;
 pub mod build;
 pub mod cache;
 pub mod emit;
 pub mod families;
 pub mod nvrtc;
 pub mod print;
+
+#[cfg(test)]
+mod tests;

@@ -80,9 +80,19 @@ template <class T, int N> DEVICE pack<T, N> load_pack(const T *p) {
 }
 template <class T, int N> DEVICE void store_pack(T *p, const pack<T, N> &v) {
   typedef typename word<sizeof(T) * N>::type W;
-  union { W w; pack<T, N> v; } u = {};
-  u.v = v;
-  *(W *)p = u.w;
+  if constexpr (sizeof(T) == 2 && N >= 2) {
+    union { W w; u32 halves[N / 2]; } u = {};
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+      union { T element; u16 bits; } low = {v.at[2 * i]}, high = {v.at[2 * i + 1]};
+      asm("mov.b32 %0, {%1, %2};" : "=r"(u.halves[i]) : "h"(low.bits), "h"(high.bits));
+    }
+    *(W *)p = u.w;
+  } else {
+    union { W w; pack<T, N> v; } u = {};
+    u.v = v;
+    *(W *)p = u.w;
+  }
 }
 // Streams data that is read once past the first cache (weights of a matrix-vector product).
 DEVICE uint4 load_once(const void *p) {
@@ -145,8 +155,8 @@ template <int CHUNKS> DEVICE u32 swizzle(int row, int chunk) {
 
 template <class T> DEVICE T maximum(T a, T b) { return a > b ? a : b; }
 template <class T> DEVICE T minimum(T a, T b) { return a < b ? a : b; }
-template <> DEVICE float maximum(float a, float b) { return a != a ? a : b != b ? b : fmaxf(a, b); }
-template <> DEVICE float minimum(float a, float b) { return a != a ? a : b != b ? b : fminf(a, b); }
+template <> DEVICE float maximum(float a, float b) { float r; asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b)); return r; }
+template <> DEVICE float minimum(float a, float b) { float r; asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b)); return r; }
 template <> DEVICE double maximum(double a, double b) { return a != a ? a : b != b ? b : fmax(a, b); }
 template <> DEVICE double minimum(double a, double b) { return a != a ? a : b != b ? b : fmin(a, b); }
 
@@ -252,14 +262,15 @@ template <class T> DEVICE T highest() {
 
 // A value and where it stands; `at` is -1 before the first.
 template <class T> struct ranked { T value; i64 at; };
+// An order in which NaN is the largest.
 template <class T> DEVICE bool is_above(T a, T b) { return a > b || (a != a && b == b); }
-template <class T> DEVICE bool is_below(T a, T b) { return a < b || (a != a && b == b); }
+template <class T> DEVICE bool is_less(T a, T b) { return a < b || (a == a && b != b); }
 // Picks of equals the first (EARLY) or the last.
 template <bool LARGEST, bool EARLY> struct best_of {
   template <class T> DEVICE ranked<T> operator()(ranked<T> a, ranked<T> b) const {
     if (a.at < 0 || b.at < 0) return a.at < 0 ? b : a;
-    const bool a_wins = LARGEST ? is_above(a.value, b.value) : is_below(a.value, b.value);
-    const bool b_wins = LARGEST ? is_above(b.value, a.value) : is_below(b.value, a.value);
+    const bool a_wins = LARGEST ? is_above(a.value, b.value) : is_less(a.value, b.value);
+    const bool b_wins = LARGEST ? is_above(b.value, a.value) : is_less(b.value, a.value);
     if (a_wins || b_wins) return a_wins ? a : b;
     return (a.at < b.at) == EARLY ? a : b;
   }
@@ -290,6 +301,15 @@ template <> DEVICE i16 shuffle_xor(i16 x, int mask) { return (i16)__shfl_xor_syn
 template <> DEVICE u16 shuffle_xor(u16 x, int mask) { return (u16)__shfl_xor_sync(0xffffffffu, (int)x, mask); }
 
 template <class T> DEVICE ranked<T> shuffle_xor(ranked<T> x, int mask) { return {shuffle_xor(x.value, mask), shuffle_xor(x.at, mask)}; }
+
+// The value of the lane `step` places before, and that of one lane; any 1, 2, 4 or 8 byte value.
+template <class T, class F> DEVICE T shuffle_words(T x, F move) {
+  if constexpr (sizeof(T) == 8) return move(x);
+  else if constexpr (is_same<T, float>::yes) return move(x);
+  else return (T)move((i32)x);
+}
+template <class T> DEVICE T shuffle_up(T x, int step) { return shuffle_words(x, [&](auto v) { return __shfl_up_sync(0xffffffffu, v, step); }); }
+template <class T> DEVICE T shuffle_from(T x, int lane) { return shuffle_words(x, [&](auto v) { return __shfl_sync(0xffffffffu, v, lane); }); }
 
 // Folds over groups of LANES neighbouring lanes; every lane gets the result.
 template <int LANES, class T, class F> DEVICE T fold_lanes(T x, F f) {

@@ -4,6 +4,7 @@
 //! [`tgc_ir::device_table`] and the constants here, which a measurement may refit; times rank
 //! configurations and are not promises.
 
+pub mod model;
 pub mod tiles;
 pub mod tuning;
 

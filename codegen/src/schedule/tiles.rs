@@ -107,7 +107,7 @@ pub struct Choice {
     pub predicted_ns: u64,
 }
 
-/// Ranks tensor-core tiles and splits, cheapest first; ties keep the table's order.
+/// Ranks tensor-core tiles and splits, cheapest first; of equal times the smaller tile.
 pub fn rank_half(device: &Device, extents: &Extents) -> Vec<Choice> {
     let flop_clock = device.f16_tflops * 1e3 / (f64::from(device.sms) * device.clock_ghz) * device.mma_sync_share;
     let mut choices = Vec::new();
@@ -120,7 +120,7 @@ pub fn rank_half(device: &Device, extents: &Extents) -> Vec<Choice> {
             }
         }
     }
-    choices.sort_by_key(|choice| choice.predicted_ns);
+    choices.sort_by_key(|choice| (choice.predicted_ns, choice.tile.m * choice.tile.n, choice.splits));
     choices
 }
 
@@ -140,7 +140,7 @@ pub fn rank_plain(device: &Device, extents: &Extents, tflops: f64) -> Vec<Choice
             }
         }
     }
-    choices.sort_by_key(|choice| choice.predicted_ns);
+    choices.sort_by_key(|choice| (choice.predicted_ns, choice.tile.m * choice.tile.n, choice.splits));
     choices
 }
 

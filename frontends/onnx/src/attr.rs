@@ -20,13 +20,13 @@ pub enum AttrError {
 
 /// The attributes of one node.
 #[derive(Clone, Copy, Debug)]
-pub struct Attrs<'a>(pub &'a [AttributeProto]);
+pub(crate) struct Attrs<'a>(pub &'a [AttributeProto]);
 
 type Read<T> = Result<Option<T>, AttrError>;
 
 /// The type of an attribute; files older than IR version 3 leave it out, and then the filled field tells.
 #[must_use]
-pub fn kind(a: &AttributeProto) -> AttributeType {
+pub(crate) fn kind(a: &AttributeProto) -> AttributeType {
     match AttributeType::try_from(a.r#type) {
         Ok(AttributeType::Undefined) | Err(_) => guess(a),
         Ok(kind) => kind,
@@ -76,13 +76,13 @@ fn kind_name(kind: AttributeType) -> &'static str {
 impl<'a> Attrs<'a> {
     /// The attribute of this name, whatever its type.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<&'a AttributeProto> {
+    pub(crate) fn find(&self, name: &str) -> Option<&'a AttributeProto> {
         self.0.iter().find(|a| a.name == name)
     }
 
     /// True when the attribute is given.
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
@@ -101,7 +101,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn int(&self, name: &str) -> Read<i64> {
+    pub(crate) fn int(&self, name: &str) -> Read<i64> {
         Ok(self.typed(name, AttributeType::Int)?.map(|a| a.i))
     }
 
@@ -109,7 +109,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn int_or(&self, name: &str, default: i64) -> Result<i64, AttrError> {
+    pub(crate) fn int_or(&self, name: &str, default: i64) -> Result<i64, AttrError> {
         Ok(self.int(name)?.unwrap_or(default))
     }
 
@@ -117,7 +117,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn flag(&self, name: &str, default: bool) -> Result<bool, AttrError> {
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, AttrError> {
         Ok(self.int(name)?.map_or(default, |i| i != 0))
     }
 
@@ -125,7 +125,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn float(&self, name: &str) -> Read<f32> {
+    pub(crate) fn float(&self, name: &str) -> Read<f32> {
         Ok(self.typed(name, AttributeType::Float)?.map(|a| a.f))
     }
 
@@ -133,7 +133,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn float_or(&self, name: &str, default: f32) -> Result<f64, AttrError> {
+    pub(crate) fn float_or(&self, name: &str, default: f32) -> Result<f64, AttrError> {
         Ok(f64::from(self.float(name)?.unwrap_or(default)))
     }
 
@@ -141,7 +141,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn ints(&self, name: &str) -> Read<&'a [i64]> {
+    pub(crate) fn ints(&self, name: &str) -> Read<&'a [i64]> {
         Ok(self.typed(name, AttributeType::Ints)?.map(|a| a.ints.as_slice()))
     }
 
@@ -149,7 +149,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn floats(&self, name: &str) -> Read<&'a [f32]> {
+    pub(crate) fn floats(&self, name: &str) -> Read<&'a [f32]> {
         Ok(self.typed(name, AttributeType::Floats)?.map(|a| a.floats.as_slice()))
     }
 
@@ -157,7 +157,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn string(&self, name: &str) -> Read<String> {
+    pub(crate) fn string(&self, name: &str) -> Read<String> {
         Ok(self.typed(name, AttributeType::String)?.map(|a| String::from_utf8_lossy(&a.s).into_owned()))
     }
 
@@ -165,7 +165,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn string_or(&self, name: &str, default: &str) -> Result<String, AttrError> {
+    pub(crate) fn string_or(&self, name: &str, default: &str) -> Result<String, AttrError> {
         Ok(self.string(name)?.unwrap_or_else(|| default.to_owned()))
     }
 
@@ -173,7 +173,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn strings(&self, name: &str) -> Read<Vec<String>> {
+    pub(crate) fn strings(&self, name: &str) -> Read<Vec<String>> {
         let list = self.typed(name, AttributeType::Strings)?;
         Ok(list.map(|a| a.strings.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()))
     }
@@ -182,7 +182,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
-    pub fn tensor(&self, name: &str) -> Read<&'a TensorProto> {
+    pub(crate) fn tensor(&self, name: &str) -> Read<&'a TensorProto> {
         Ok(self.typed(name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
     }
 
@@ -190,7 +190,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError`] when the attribute is missing or has another type.
-    pub fn graph(&self, name: &str) -> Result<&'a GraphProto, AttrError> {
+    pub(crate) fn graph(&self, name: &str) -> Result<&'a GraphProto, AttrError> {
         let graph = self.typed(name, AttributeType::Graph)?.and_then(|a| a.g.as_ref());
         graph.ok_or_else(|| AttrError::Missing { name: name.to_owned() })
     }
@@ -199,7 +199,7 @@ impl<'a> Attrs<'a> {
     ///
     /// # Errors
     /// [`AttrError`] when the attribute is missing or has another type.
-    pub fn required_int(&self, name: &str) -> Result<i64, AttrError> {
+    pub(crate) fn required_int(&self, name: &str) -> Result<i64, AttrError> {
         self.int(name)?.ok_or_else(|| AttrError::Missing { name: name.to_owned() })
     }
 }

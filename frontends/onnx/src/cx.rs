@@ -17,13 +17,13 @@ use crate::diag::{Code, Diagnostic, ImportErrors, NodeRef};
 use crate::known::{Decide, Known};
 use crate::load::{ExternalFiles, Limits, Model};
 use crate::proto::{AttributeProto, FunctionProto, TensorProto};
+use crate::region::Outer;
 use crate::signature::Symbols;
 use crate::tensors;
 pub(crate) use crate::value::{OpError, Outputs, Val, Weight};
 
 /// A node in current form with its operands.
 pub(crate) struct Node<'a> {
-    pub op_type: &'a str,
     /// Opset version of the node's domain.
     pub version: i64,
     pub attrs: Attrs<'a>,
@@ -34,28 +34,28 @@ pub(crate) struct Node<'a> {
 
 impl Node<'_> {
     /// Operand `i`, which must be there.
-    pub fn val(&self, i: usize) -> Result<Val, OpError> {
+    pub(crate) fn val(&self, i: usize) -> Result<Val, OpError> {
         self.opt(i).ok_or_else(|| OpError::invalid(format!("lacks operand {i}")))
     }
 
     /// Operand `i`, if given.
-    pub fn opt(&self, i: usize) -> Option<Val> {
+    pub(crate) fn opt(&self, i: usize) -> Option<Val> {
         self.inputs.get(i).cloned().flatten()
     }
 
     /// Operand `i` as a node of the graph.
-    pub fn node(&self, cx: &mut Cx, i: usize) -> Result<NodeId, OpError> {
+    pub(crate) fn node(&self, cx: &mut Cx, i: usize) -> Result<NodeId, OpError> {
         let val = self.val(i)?;
         cx.node(&val)
     }
 
     /// Operand `i` as a node of the graph, if given.
-    pub fn opt_node(&self, cx: &mut Cx, i: usize) -> Result<Option<NodeId>, OpError> {
+    pub(crate) fn opt_node(&self, cx: &mut Cx, i: usize) -> Result<Option<NodeId>, OpError> {
         self.opt(i).map(|val| cx.node(&val)).transpose()
     }
 
     /// True when result `i` is named.
-    pub fn wants(&self, i: usize) -> bool {
+    pub(crate) fn wants(&self, i: usize) -> bool {
         self.outputs.get(i).is_some_and(|name| !name.is_empty())
     }
 }
@@ -66,6 +66,8 @@ pub(crate) struct Scope {
     pub values: FxHashMap<String, Val>,
     /// The enclosing scope of a sub-graph; functions see nothing outside.
     pub parent: Option<usize>,
+    /// Number of graphs around the one whose nodes the values are.
+    pub level: usize,
 }
 
 /// What the nodes of a function body see besides values.
@@ -82,6 +84,8 @@ pub(crate) struct Env {
 /// The import in progress.
 pub(crate) struct Cx<'m> {
     pub graph: Graph,
+    /// Graphs that wait while a region is imported, outermost first.
+    pub outer: Vec<Outer>,
     pub limits: Limits,
     pub external: ExternalFiles,
     pub functions: BTreeMap<(&'m str, &'m str, &'m str), &'m FunctionProto>,
@@ -96,8 +100,6 @@ pub(crate) struct Cx<'m> {
     pub depth: usize,
     pub nodes: usize,
     pub owned_bytes: usize,
-    /// Graph inputs that import refused to treat as data, by name.
-    pub wanted_constants: Vec<String>,
 }
 
 /// The prover over the facts of a graph.
@@ -121,10 +123,11 @@ impl Decide for Prover<'_> {
 }
 
 impl<'m> Cx<'m> {
-    pub fn new(model: &'m Model) -> Self {
+    pub(crate) fn new(model: &'m Model) -> Self {
         let functions = model.proto.functions.iter();
         Self {
             graph: Graph::default(),
+            outer: Vec::new(),
             limits: model.limits(),
             external: model.external_files(),
             functions: functions
@@ -140,22 +143,27 @@ impl<'m> Cx<'m> {
             depth: 0,
             nodes: 0,
             owned_bytes: 0,
-            wanted_constants: Vec::new(),
         }
     }
 
     /// The name of the node being imported, for origins.
-    pub fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         self.current.as_ref().map_or_else(|| "model".to_owned(), |n| n.name.clone())
     }
 
-    /// The value of a name, looked up through enclosing sub-graphs.
-    pub fn lookup(&self, name: &str) -> Option<Val> {
+    /// The value of a name, looked up through enclosing sub-graphs, as the current graph can read it.
+    pub(crate) fn lookup(&mut self, name: &str) -> Option<Val> {
+        let (val, level) = self.find(name)?;
+        Some(if level < self.level() { self.bring(val, level) } else { val })
+    }
+
+    /// The value of a name and the level of the graph it belongs to.
+    pub(crate) fn find(&self, name: &str) -> Option<(Val, usize)> {
         let mut at = Some(self.scope);
         while let Some(index) = at {
             let scope = &self.scopes[index];
             if let Some(val) = scope.values.get(name) {
-                return Some(val.clone());
+                return Some((val.clone(), scope.level));
             }
             at = scope.parent;
         }
@@ -163,7 +171,7 @@ impl<'m> Cx<'m> {
     }
 
     /// Defines a name in the current scope; a second definition is a problem of the model.
-    pub fn define(&mut self, name: &str, val: Val) {
+    pub(crate) fn define(&mut self, name: &str, val: Val) {
         if name.is_empty() {
             return;
         }
@@ -174,9 +182,10 @@ impl<'m> Cx<'m> {
     }
 
     /// Runs `body` in a new scope.
-    pub fn scoped<T>(&mut self, sees_outer: bool, body: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn scoped<T>(&mut self, sees_outer: bool, body: impl FnOnce(&mut Self) -> T) -> T {
         let outer = self.scope;
-        self.scopes.push(Scope { parent: sees_outer.then_some(outer), ..Scope::default() });
+        let level = self.level();
+        self.scopes.push(Scope { parent: sees_outer.then_some(outer), level, ..Scope::default() });
         self.scope = self.scopes.len() - 1;
         let result = body(self);
         self.scopes.truncate(self.scope);
@@ -185,7 +194,7 @@ impl<'m> Cx<'m> {
     }
 
     /// Reads a tensor of the model.
-    pub fn read(&mut self, proto: &TensorProto) -> Result<Tensor, OpError> {
+    pub(crate) fn read(&mut self, proto: &TensorProto) -> Result<Tensor, OpError> {
         let tensor = tensors::read(proto, &mut self.external)?;
         if proto.raw_data.is_none() && proto.data_location != 1 {
             self.own(tensor.bytes().len())?;
@@ -194,7 +203,7 @@ impl<'m> Cx<'m> {
     }
 
     /// Charges bytes that are not part of a file.
-    pub fn own(&mut self, bytes: usize) -> Result<(), OpError> {
+    pub(crate) fn own(&mut self, bytes: usize) -> Result<(), OpError> {
         self.owned_bytes = self.owned_bytes.saturating_add(bytes);
         if self.owned_bytes > self.limits.owned_bytes {
             return Err(OpError::Limit(format!("needs more than {} bytes of constants", self.limits.owned_bytes)));
@@ -203,14 +212,14 @@ impl<'m> Cx<'m> {
     }
 
     /// The value of a tensor that the file holds.
-    pub fn weight(&mut self, name: &str, tensor: Tensor, is_literal: bool) -> Val {
+    pub(crate) fn weight(&mut self, name: &str, tensor: Tensor, is_literal: bool) -> Val {
         let limit = if tensor.dtype().is_float() { FLOATS_KNOWN_MAX } else { crate::known::MAX_ELEMENTS };
         let known = (tensor.len() <= limit).then(|| Known::of_tensor(&tensor)).flatten().map(Rc::new);
         Val::Weight(Rc::new(Weight { name: name.to_owned(), tensor, is_literal, known }))
     }
 
     /// The elements of a value, when import knows them.
-    pub fn known(&self, val: &Val) -> Option<Rc<Known>> {
+    pub(crate) fn known(&self, val: &Val) -> Option<Rc<Known>> {
         match val {
             Val::Known(known) | Val::Traced(_, known) => Some(known.clone()),
             Val::Weight(weight) => weight.known.clone(),
@@ -219,12 +228,12 @@ impl<'m> Cx<'m> {
     }
 
     /// The elements of every operand, when import knows them all.
-    pub fn all_known(&self, vals: &[Val]) -> Option<Vec<Rc<Known>>> {
+    pub(crate) fn all_known(&self, vals: &[Val]) -> Option<Vec<Rc<Known>>> {
         vals.iter().map(|v| self.known(v)).collect()
     }
 
     /// Operand `index` as integer dims.
-    pub fn dims(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<Dim>, OpError> {
+    pub(crate) fn dims(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<Dim>, OpError> {
         let val = n.val(index)?;
         if matches!(val, Val::Broken) {
             return Err(OpError::Broken);
@@ -233,18 +242,18 @@ impl<'m> Cx<'m> {
     }
 
     /// Operand `index` as integers.
-    pub fn ints(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<i64>, OpError> {
+    pub(crate) fn ints(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<i64>, OpError> {
         let dims = self.dims(n, index, what)?;
         dims.iter().map(Dim::as_const).collect::<Option<_>>().ok_or(OpError::NotConstant { index, what })
     }
 
     /// Optional operand `index` as integers.
-    pub fn opt_ints(&self, n: &Node, index: usize, what: &'static str) -> Result<Option<Vec<i64>>, OpError> {
+    pub(crate) fn opt_ints(&self, n: &Node, index: usize, what: &'static str) -> Result<Option<Vec<i64>>, OpError> {
         if n.opt(index).is_some() { self.ints(n, index, what).map(Some) } else { Ok(None) }
     }
 
     /// Operand `index` as numbers; tensors of any size are read.
-    pub fn floats(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<f64>, OpError> {
+    pub(crate) fn floats(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<f64>, OpError> {
         let val = n.val(index)?;
         match &val {
             Val::Broken => return Err(OpError::Broken),
@@ -255,7 +264,7 @@ impl<'m> Cx<'m> {
     }
 
     /// Element type of a tensor value.
-    pub fn dtype(&self, val: &Val) -> Result<DType, OpError> {
+    pub(crate) fn dtype(&self, val: &Val) -> Result<DType, OpError> {
         match val {
             Val::Node(id) | Val::Traced(id, _) => Ok(self.graph.ty(*id).dtype),
             Val::Known(known) => Ok(known.dtype),
@@ -267,7 +276,7 @@ impl<'m> Cx<'m> {
     }
 
     /// Extents of a tensor value.
-    pub fn extents(&self, val: &Val) -> Result<Vec<Dim>, OpError> {
+    pub(crate) fn extents(&self, val: &Val) -> Result<Vec<Dim>, OpError> {
         let numbers = |s: &[usize]| s.iter().map(|&d| Dim::Const(d as i64)).collect();
         match val {
             Val::Node(id) | Val::Traced(id, _) => Ok(self.graph.ty(*id).shape.to_vec()),
@@ -278,7 +287,7 @@ impl<'m> Cx<'m> {
     }
 
     /// The type of a value, for messages.
-    pub fn describe(&self, val: &Val) -> String {
+    pub(crate) fn describe(&self, val: &Val) -> String {
         match val {
             Val::Sequence(items, dtype) => format!("sequence of {} {dtype} tensors", items.len()),
             Val::Optional(_) => "optional".to_owned(),

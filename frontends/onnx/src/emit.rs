@@ -19,6 +19,7 @@ use tgc_ir::tensor::Tensor;
 
 use crate::cx::{Cx, OpError, Prover, Val};
 use crate::known::{Decide, Elem, Known};
+use crate::settle;
 
 type Emitted = Result<NodeId, OpError>;
 
@@ -33,42 +34,42 @@ const LITERAL_MAX: usize = 16;
 
 impl Cx<'_> {
     /// Answers questions about dims.
-    pub fn prover(&self) -> Prover<'_> {
+    pub(crate) fn prover(&self) -> Prover<'_> {
         Prover(&self.graph)
     }
 
     /// Adds an op.
-    pub fn emit(&mut self, op: Op, operands: &[NodeId]) -> Emitted {
+    pub(crate) fn emit(&mut self, op: Op, operands: &[NodeId]) -> Emitted {
         Ok(self.graph.add(op, operands)?)
     }
 
     /// One result of a tuple op.
-    pub fn proj(&mut self, tuple: NodeId, index: usize) -> Emitted {
+    pub(crate) fn proj(&mut self, tuple: NodeId, index: usize) -> Emitted {
         Ok(self.graph.proj(tuple, index)?)
     }
 
     /// A composite of the IR.
-    pub fn composite(&mut self, name: &str, operands: &[NodeId], attrs: &[Attr]) -> Emitted {
+    pub(crate) fn composite(&mut self, name: &str, operands: &[NodeId], attrs: &[Attr]) -> Emitted {
         Ok(self.graph.composite(name, operands, attrs)?)
     }
 
     /// Extents of a node.
-    pub fn shape(&self, x: NodeId) -> Vec<Dim> {
+    pub(crate) fn shape(&self, x: NodeId) -> Vec<Dim> {
         self.graph.shape(x).to_vec()
     }
 
     /// Number of axes of a node.
-    pub fn rank(&self, x: NodeId) -> usize {
+    pub(crate) fn rank(&self, x: NodeId) -> usize {
         self.graph.shape(x).len()
     }
 
     /// Element type of a node.
-    pub fn node_dtype(&self, x: NodeId) -> DType {
+    pub(crate) fn node_dtype(&self, x: NodeId) -> DType {
         self.graph.dtype(x)
     }
 
     /// The value as a node; known elements become literals and dims.
-    pub fn node(&mut self, val: &Val) -> Emitted {
+    pub(crate) fn node(&mut self, val: &Val) -> Emitted {
         match val {
             Val::Node(id) | Val::Traced(id, _) => Ok(*id),
             Val::Known(known) => self.materialise(&known.clone()),
@@ -77,7 +78,12 @@ impl Cx<'_> {
                 if weight.tensor.len() <= 1 || (weight.is_literal && weight.tensor.len() <= LITERAL_MAX) {
                     return Ok(self.graph.constant(weight.tensor.clone()));
                 }
-                Ok(self.graph.weight(&weight.name, weight.tensor.clone()))
+                // Weights belong to the outermost graph; regions capture them.
+                let Some(outermost) = self.outer.first_mut() else {
+                    return Ok(self.graph.weight(&weight.name, weight.tensor.clone()));
+                };
+                let id = outermost.graph.weight(&weight.name, weight.tensor.clone());
+                Ok(self.capture(id, 0))
             }
             other => self.dtype(other).and(Err(OpError::Broken)),
         }
@@ -111,33 +117,33 @@ impl Cx<'_> {
     }
 
     /// A rank-0 literal.
-    pub fn splat(&mut self, value: f64, dtype: DType) -> Emitted {
+    pub(crate) fn splat(&mut self, value: f64, dtype: DType) -> Emitted {
         Ok(self.graph.splat(value, dtype))
     }
 
     /// A rank-0 number of the element type of `like`.
-    pub fn num(&mut self, like: NodeId, value: f64) -> Emitted {
+    pub(crate) fn num(&mut self, like: NodeId, value: f64) -> Emitted {
         let dtype = self.node_dtype(like);
         self.splat(value, dtype)
     }
 
     /// A rank-0 zero (false) of the element type of `like`.
-    pub fn zero(&mut self, like: NodeId) -> Emitted {
+    pub(crate) fn zero(&mut self, like: NodeId) -> Emitted {
         self.num(like, 0.0)
     }
 
     /// A rank-0 i64.
-    pub fn int(&mut self, value: i64) -> Emitted {
+    pub(crate) fn int(&mut self, value: i64) -> Emitted {
         Ok(self.graph.splat_int(value, DType::I64))
     }
 
     /// A rank-0 truth value.
-    pub fn truth(&mut self, value: bool) -> Emitted {
+    pub(crate) fn truth(&mut self, value: bool) -> Emitted {
         Ok(self.graph.splat_int(i64::from(value), DType::Bool))
     }
 
     /// A dim as a rank-0 number.
-    pub fn dim(&mut self, dim: &Dim, dtype: DType) -> Emitted {
+    pub(crate) fn dim(&mut self, dim: &Dim, dtype: DType) -> Emitted {
         if let Some(value) = dim.as_const() {
             return Ok(self.graph.splat_int(value, dtype));
         }
@@ -146,24 +152,24 @@ impl Cx<'_> {
     }
 
     /// A dense literal.
-    pub fn constant(&mut self, tensor: Tensor) -> Emitted {
+    pub(crate) fn constant(&mut self, tensor: Tensor) -> Emitted {
         self.own(tensor.bytes().len())?;
         Ok(self.graph.constant(tensor))
     }
 
     /// 0, 1, 2, … along one axis.
-    pub fn iota(&mut self, extent: &Dim, dtype: DType) -> Emitted {
+    pub(crate) fn iota(&mut self, extent: &Dim, dtype: DType) -> Emitted {
         let x = self.emit(Op::Iota { len: extent.clone() }, &[])?;
         self.cast(x, dtype)
     }
 
     /// Conversion; the same type is no node.
-    pub fn cast(&mut self, x: NodeId, to: DType) -> Emitted {
+    pub(crate) fn cast(&mut self, x: NodeId, to: DType) -> Emitted {
         Ok(self.graph.cast(x, to)?)
     }
 
     /// A row of the scalar table with ONNX broadcasting.
-    pub fn map(&mut self, op: ScalarOp, operands: &[NodeId]) -> Emitted {
+    pub(crate) fn map(&mut self, op: ScalarOp, operands: &[NodeId]) -> Emitted {
         let rank = operands.iter().map(|&x| self.rank(x)).max().unwrap_or(0);
         let mut raised = Vec::with_capacity(operands.len());
         for &x in operands {
@@ -171,7 +177,10 @@ impl Cx<'_> {
         }
         for axis in 0..rank {
             let mut met = Dim::ONE;
-            for &x in raised.iter().filter(|&&x| self.rank(x) > 0) {
+            for &x in &raised {
+                if self.rank(x) == 0 {
+                    continue;
+                }
                 met = self.broadcast_extent(&met, &self.graph.shape(x)[axis].clone())?;
             }
         }
@@ -179,8 +188,11 @@ impl Cx<'_> {
     }
 
     /// A row of the scalar table over values; known elements stay known.
-    pub fn scalar(&mut self, op: ScalarOp, operands: &[Val]) -> Result<Val, OpError> {
+    pub(crate) fn scalar(&mut self, op: ScalarOp, operands: &[Val]) -> Result<Val, OpError> {
         if let Some(known) = self.all_known(operands) {
+            if op == ScalarOp::Div {
+                self.require_sizes(&known[0], &known[1]);
+            }
             let refs: Vec<&Known> = known.iter().map(Rc::as_ref).collect();
             if let Some(out) = Known::pointwise(op, &refs, &self.prover()) {
                 return Ok(out.into());
@@ -190,8 +202,26 @@ impl Cx<'_> {
         Ok(self.map(op, &nodes)?.into())
     }
 
+    /// ONNX division truncates, exporters mean it to round down: a numerator of unknown sign over a positive number is
+    /// required to be a size.
+    fn require_sizes(&mut self, numerator: &Known, divisor: &Known) {
+        let positive = divisor.to_i64().is_some_and(|d| d.iter().all(|&d| d > 0));
+        if !positive || !numerator.dtype.is_int() {
+            return;
+        }
+        for dim in numerator.elems.iter().filter_map(Elem::dim) {
+            let signs = (self.prover().at_most(&Dim::ZERO, dim), self.prover().at_most(dim, &Dim::ZERO));
+            let mentions_input = dim.symbols().iter().any(|s| self.graph.facts.bounds_of(s).is_none());
+            if signs == (None, None) && !mentions_input {
+                let origin = self.origin();
+                let require = Require { lhs: Dim::ZERO, relation: Relation::AtMost, rhs: dim.clone(), origin };
+                self.graph.facts.require(require);
+            }
+        }
+    }
+
     /// The same elements under other extents of equal count.
-    pub fn reshape(&mut self, x: NodeId, to: &[Dim]) -> Emitted {
+    pub(crate) fn reshape(&mut self, x: NodeId, to: &[Dim]) -> Emitted {
         let from = self.shape(x);
         let (total, wanted) = (Dim::product(&from), Dim::product(to));
         self.require_equal(&total, &wanted)?;
@@ -199,7 +229,7 @@ impl Cx<'_> {
     }
 
     /// Reshapes a value; known elements stay known.
-    pub fn reshape_val(&mut self, val: &Val, to: &[Dim]) -> Result<Val, OpError> {
+    pub(crate) fn reshape_val(&mut self, val: &Val, to: &[Dim]) -> Result<Val, OpError> {
         if let (Some(known), Some(shape)) = (self.known(val), self.small_shape(to))
             && let Some(out) = known.reshaped(shape)
         {
@@ -210,17 +240,17 @@ impl Cx<'_> {
     }
 
     /// Axes in another order.
-    pub fn permute(&mut self, x: NodeId, perm: &[usize]) -> Emitted {
+    pub(crate) fn permute(&mut self, x: NodeId, perm: &[usize]) -> Emitted {
         Ok(self.graph.transpose(x, perm)?)
     }
 
     /// Elements `start + step·i`, i < extent, along an axis.
-    pub fn slice(&mut self, x: NodeId, axis: usize, start: Dim, step: i64, extent: Dim) -> Emitted {
+    pub(crate) fn slice(&mut self, x: NodeId, axis: usize, start: Dim, step: i64, extent: Dim) -> Emitted {
         Ok(self.graph.slice(x, axis, start, step, extent)?)
     }
 
     /// Broadcast to extents; ranks align at the last axis.
-    pub fn broadcast(&mut self, x: NodeId, to: &[Dim]) -> Emitted {
+    pub(crate) fn broadcast(&mut self, x: NodeId, to: &[Dim]) -> Emitted {
         let from = self.shape(x);
         let lead = to.len().checked_sub(from.len()).ok_or_else(|| OpError::invalid("cannot lower the rank"))?;
         for (have, want) in from.iter().zip(&to[lead..]) {
@@ -232,7 +262,7 @@ impl Cx<'_> {
     }
 
     /// Axes of extent 1 at these places of the result.
-    pub fn unsqueeze(&mut self, x: NodeId, axes: &[usize]) -> Emitted {
+    pub(crate) fn unsqueeze(&mut self, x: NodeId, axes: &[usize]) -> Emitted {
         let from = self.shape(x);
         let mut rest = from.iter().cloned();
         let to: Vec<Dim> = (0..from.len() + axes.len())
@@ -243,21 +273,21 @@ impl Cx<'_> {
     }
 
     /// Without these axes, which have extent 1.
-    pub fn squeeze(&mut self, x: NodeId, axes: &[usize]) -> Emitted {
+    pub(crate) fn squeeze(&mut self, x: NodeId, axes: &[usize]) -> Emitted {
         let from = self.shape(x);
         let to: Vec<Dim> = (0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a].clone()).collect();
         self.reshape(x, &to)
     }
 
     /// A rank-1 value laid along one axis of `rank` axes.
-    pub fn along(&mut self, x: NodeId, axis: usize, rank: usize) -> Emitted {
+    pub(crate) fn along(&mut self, x: NodeId, axis: usize, rank: usize) -> Emitted {
         let mut to = vec![Dim::ONE; rank];
         to[axis] = self.shape(x)[0].clone();
         self.reshape(x, &to)
     }
 
     /// Tensors one after the other.
-    pub fn concat(&mut self, parts: &[NodeId], axis: usize) -> Emitted {
+    pub(crate) fn concat(&mut self, parts: &[NodeId], axis: usize) -> Emitted {
         let first = self.shape(parts[0]);
         for &part in &parts[1..] {
             let shape = self.shape(part);
@@ -272,7 +302,7 @@ impl Cx<'_> {
     }
 
     /// Joins values; known elements stay known. A vector without elements joins anything.
-    pub fn concat_vals(&mut self, parts: &[Val], axis: usize) -> Result<Val, OpError> {
+    pub(crate) fn concat_vals(&mut self, parts: &[Val], axis: usize) -> Result<Val, OpError> {
         if let Some(known) = self.all_known(parts) {
             let refs: Vec<&Known> = known.iter().map(Rc::as_ref).collect();
             if let Some(out) = Known::concat(&refs, axis) {
@@ -284,7 +314,7 @@ impl Cx<'_> {
     }
 
     /// Cells of a rank-0 value around a tensor.
-    pub fn pad(&mut self, x: NodeId, low: &[Dim], high: &[Dim], value: NodeId) -> Emitted {
+    pub(crate) fn pad(&mut self, x: NodeId, low: &[Dim], high: &[Dim], value: NodeId) -> Emitted {
         if low.iter().chain(high).all(|d| d.is(0)) {
             return Ok(x);
         }
@@ -293,12 +323,12 @@ impl Cx<'_> {
     }
 
     /// Slices at i64 indices in range along an axis.
-    pub fn take(&mut self, x: NodeId, indices: NodeId, axis: usize) -> Emitted {
+    pub(crate) fn take(&mut self, x: NodeId, indices: NodeId, axis: usize) -> Emitted {
         self.emit(Op::Gather { axis: axis as i64 }, &[x, indices])
     }
 
     /// Indices as i64 with negative ones counted from the end of an axis of this extent.
-    pub fn index(&mut self, indices: &Val, extent: &Dim) -> Emitted {
+    pub(crate) fn index(&mut self, indices: &Val, extent: &Dim) -> Emitted {
         let known = self.known(indices).and_then(|k| k.to_i64());
         let literal = match indices {
             Val::Weight(w) => w.tensor.to_i64(),
@@ -333,20 +363,20 @@ impl Cx<'_> {
     }
 
     /// Reduction over axes, kept with extent 1 or dropped.
-    pub fn reduce(&mut self, op: ReduceOp, x: NodeId, axes: &[usize], keep: bool) -> Emitted {
+    pub(crate) fn reduce(&mut self, op: ReduceOp, x: NodeId, axes: &[usize], keep: bool) -> Emitted {
         let out = self.graph.reduce(op, x, axes)?;
         if keep { Ok(out) } else { self.squeeze(out, axes) }
     }
 
     /// `x / count`, the second half of a mean.
-    pub fn divide_by(&mut self, x: NodeId, count: &Dim) -> Emitted {
+    pub(crate) fn divide_by(&mut self, x: NodeId, count: &Dim) -> Emitted {
         let dtype = self.node_dtype(x);
         let count = self.dim(count, dtype)?;
         self.map(ScalarOp::Div, &[x, count])
     }
 
     /// Mean over axes, kept with extent 1.
-    pub fn mean(&mut self, x: NodeId, axes: &[usize]) -> Emitted {
+    pub(crate) fn mean(&mut self, x: NodeId, axes: &[usize]) -> Emitted {
         let shape = self.shape(x);
         let count = Dim::product(axes.iter().map(|&a| &shape[a]));
         let total = self.reduce(ReduceOp::Sum, x, axes, true)?;
@@ -354,7 +384,7 @@ impl Cx<'_> {
     }
 
     /// An axis counted from either end.
-    pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, OpError> {
+    pub(crate) fn axis(&self, axis: i64, rank: usize) -> Result<usize, OpError> {
         let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
         from_front
             .and_then(|a| usize::try_from(a).ok())
@@ -363,24 +393,24 @@ impl Cx<'_> {
     }
 
     /// Axes counted from either end; each at most once.
-    pub fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
+    pub(crate) fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
         let axes: Vec<usize> = axes.iter().map(|&a| self.axis(a, rank)).collect::<Result<_, _>>()?;
         let twice = (0..axes.len()).any(|i| axes[..i].contains(&axes[i]));
         if twice { Err(OpError::invalid("names an axis twice")) } else { Ok(axes) }
     }
 
     /// A place between axes: 0 to `rank`, or counted from the end.
-    pub fn split_point(&self, axis: i64, rank: usize) -> Result<usize, OpError> {
+    pub(crate) fn split_point(&self, axis: i64, rank: usize) -> Result<usize, OpError> {
         if axis == rank as i64 { Ok(rank) } else { self.axis(axis, rank) }
     }
 
     /// States that two extents are equal: nothing when proved, an error when refuted, else a requirement.
-    pub fn require_equal(&mut self, a: &Dim, b: &Dim) -> Result<(), OpError> {
+    pub(crate) fn require_equal(&mut self, a: &Dim, b: &Dim) -> Result<(), OpError> {
         self.require(a, Relation::Equal, b)
     }
 
     /// States `a <= b`.
-    pub fn require_at_most(&mut self, a: &Dim, b: &Dim) -> Result<(), OpError> {
+    pub(crate) fn require_at_most(&mut self, a: &Dim, b: &Dim) -> Result<(), OpError> {
         self.require(a, Relation::AtMost, b)
     }
 
@@ -397,6 +427,13 @@ impl Cx<'_> {
             }
             None => {
                 let origin = self.origin();
+                if relation == Relation::Equal {
+                    let sides = settle::sides(a, b, &self.graph.facts, &origin).unwrap_or_default();
+                    sides.into_iter().for_each(|r| self.graph.facts.require(r));
+                    if self.prover().equal(a, b) == Some(true) {
+                        return Ok(());
+                    }
+                }
                 self.graph.facts.require(Require { lhs: a.clone(), relation, rhs: b.clone(), origin });
                 Ok(())
             }
@@ -404,7 +441,7 @@ impl Cx<'_> {
     }
 
     /// The extent that two extents broadcast to; where neither is known to be 1 they must be equal.
-    pub fn broadcast_extent(&mut self, a: &Dim, b: &Dim) -> Result<Dim, OpError> {
+    pub(crate) fn broadcast_extent(&mut self, a: &Dim, b: &Dim) -> Result<Dim, OpError> {
         if a.is(1) || a == b {
             return Ok(b.clone());
         }
@@ -416,14 +453,14 @@ impl Cx<'_> {
     }
 
     /// The ONNX broadcast of two shapes.
-    pub fn broadcast_extents(&mut self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, OpError> {
+    pub(crate) fn broadcast_extents(&mut self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, OpError> {
         let rank = a.len().max(b.len());
         let at = |s: &[Dim], i: usize| if i + s.len() < rank { Dim::ONE } else { s[i + s.len() - rank].clone() };
         (0..rank).map(|i| self.broadcast_extent(&at(a, i), &at(b, i))).collect()
     }
 
     /// The extent that makes `to` (with 1 in its place) hold as many elements as `from`.
-    pub fn remaining_extent(&mut self, total: &Dim, from: &[Dim], to: &[Dim]) -> Result<Dim, OpError> {
+    pub(crate) fn remaining_extent(&mut self, total: &Dim, from: &[Dim], to: &[Dim]) -> Result<Dim, OpError> {
         let rest = Dim::product(to);
         if rest.is(0) {
             // 0 = 0 · x has no single answer; the extent that keeps the other axes is the only useful one.
@@ -442,12 +479,12 @@ impl Cx<'_> {
     }
 
     /// `dim` by bounds and requirements.
-    pub fn simplify(&self, dim: &Dim) -> Dim {
+    pub(crate) fn simplify(&self, dim: &Dim) -> Dim {
         self.graph.facts.simplify(dim)
     }
 
     /// `max(dim, 0)`.
-    pub fn at_least_zero(&self, dim: Dim) -> Dim {
+    pub(crate) fn at_least_zero(&self, dim: Dim) -> Dim {
         match self.prover().at_most(&Dim::ZERO, &dim) {
             Some(true) => dim,
             Some(false) => Dim::ZERO,
@@ -455,8 +492,15 @@ impl Cx<'_> {
         }
     }
 
-    /// A bound of a slice, counted from the end when negative, clamped to `[low, high]`.
-    pub fn slice_bound(&mut self, bound: &Dim, size: &Dim, low: &Dim, high: &Dim) -> Result<Dim, OpError> {
+    /// A bound of a slice, counted from the end when negative, clamped to `[low, high]`; one that `must_fit` is required
+    /// to be at most `high` instead.
+    pub(crate) fn slice_bound(
+        &mut self,
+        bound: &Dim,
+        size: &Dim,
+        [low, high]: [&Dim; 2],
+        must_fit: bool,
+    ) -> Result<Dim, OpError> {
         // Clamp numbers first: exporters write 2^63 - 1 for "to the end".
         if let Some(value) = bound.as_const() {
             if value >= i64::MAX / 2 {
@@ -483,7 +527,7 @@ impl Cx<'_> {
         match self.prover().at_most(&bound, high) {
             Some(true) => Ok(bound),
             Some(false) => Ok(high.clone()),
-            None if size.as_const().is_some() && bound.as_const().is_none() => {
+            None if must_fit || (size.as_const().is_some() && bound.as_const().is_none()) => {
                 self.require_at_most(&bound, high)?;
                 Ok(bound)
             }
@@ -492,13 +536,13 @@ impl Cx<'_> {
     }
 
     /// A shape of numbers that is small enough to track elements.
-    pub fn small_shape(&self, shape: &[Dim]) -> Option<Vec<usize>> {
+    pub(crate) fn small_shape(&self, shape: &[Dim]) -> Option<Vec<usize>> {
         let shape: Vec<usize> = shape.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect::<Option<_>>()?;
         crate::known::count(&shape).map(|_| shape)
     }
 
     /// A symbol for a count that only running tells, at most `bound`.
-    pub fn data_symbol(&mut self, stem: &str, bound: &Dim) -> Symbol {
+    pub(crate) fn data_symbol(&mut self, stem: &str, bound: &Dim) -> Symbol {
         let symbol = self.symbols.fresh(stem);
         let high = bound.as_const();
         self.graph.facts.bound(symbol.clone(), Bounds { low: 0, high, multiple_of: 1 });
@@ -507,7 +551,7 @@ impl Cx<'_> {
     }
 
     /// Sets where nodes added from now on come from.
-    pub fn locate(&mut self, name: &str) {
+    pub(crate) fn locate(&mut self, name: &str) {
         self.graph.set_location(&[Arc::from(name)]);
     }
 }

@@ -289,7 +289,6 @@ impl Cx<'_> {
         let mut attributes = node.attribute;
         attributes.extend(upgraded.implied);
         let node = Node {
-            op_type: &upgraded.op_type,
             version,
             attrs: Attrs(&attributes),
             inputs,
@@ -458,7 +457,7 @@ impl Cx<'_> {
     fn report(&mut self, error: OpError, proto: &NodeProto) {
         let operands = || {
             let line = |(i, name): (usize, &String)| {
-                self.lookup(name).map(|v| format!("operand {i} `{name}` is {}", self.describe(&v)))
+                self.find(name).filter(|(_, level)| *level == self.level()).map(|(v, _)| format!("operand {i} `{name}` is {}", self.describe(&v)))
             };
             proto.input.iter().enumerate().filter(|(_, n)| !n.is_empty()).filter_map(line).collect::<Vec<_>>()
         };

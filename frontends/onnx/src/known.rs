@@ -10,11 +10,11 @@ use tgc_ir::scalar::{ScalarOp, Value, round_to};
 use tgc_ir::tensor::Tensor;
 
 /// Arrays with more elements are not tracked.
-pub const MAX_ELEMENTS: usize = 4096;
+pub(crate) const MAX_ELEMENTS: usize = 4096;
 
 /// One element.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Elem {
+pub(crate) enum Elem {
     /// An integer or truth value.
     Int(Dim),
     /// A float.
@@ -26,7 +26,7 @@ pub enum Elem {
 impl Elem {
     /// The integer expression, when the element is one.
     #[must_use]
-    pub fn dim(&self) -> Option<&Dim> {
+    pub(crate) fn dim(&self) -> Option<&Dim> {
         match self {
             Self::Int(d) => Some(d),
             _ => None,
@@ -35,7 +35,7 @@ impl Elem {
 
     /// The number, when no symbol occurs.
     #[must_use]
-    pub fn number(&self) -> Option<f64> {
+    pub(crate) fn number(&self) -> Option<f64> {
         match self {
             Self::Int(d) => d.as_const().map(|c| c as f64),
             Self::Real(x) => Some(*x),
@@ -68,7 +68,7 @@ impl Elem {
 
 /// An array of known elements in row-major order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Known {
+pub(crate) struct Known {
     /// Element type of the value it describes.
     pub dtype: DType,
     /// Extents.
@@ -80,19 +80,19 @@ pub struct Known {
 impl Known {
     /// A rank-0 integer.
     #[must_use]
-    pub fn scalar(dtype: DType, dim: Dim) -> Self {
+    pub(crate) fn scalar(dtype: DType, dim: Dim) -> Self {
         Self { dtype, shape: Vec::new(), elems: vec![Elem::Int(dim)] }
     }
 
     /// A rank-1 i64 array.
     #[must_use]
-    pub fn dims(dims: &[Dim]) -> Self {
+    pub(crate) fn dims(dims: &[Dim]) -> Self {
         Self { dtype: DType::I64, shape: vec![dims.len()], elems: dims.iter().cloned().map(Elem::Int).collect() }
     }
 
     /// The elements of a small tensor; `None` when it is too large to track or its integers leave 64 bits.
     #[must_use]
-    pub fn of_tensor(tensor: &Tensor) -> Option<Self> {
+    pub(crate) fn of_tensor(tensor: &Tensor) -> Option<Self> {
         if tensor.len() > MAX_ELEMENTS {
             return None;
         }
@@ -106,7 +106,7 @@ impl Known {
 
     /// The tensor, when no element mentions a symbol.
     #[must_use]
-    pub fn to_tensor(&self) -> Option<Tensor> {
+    pub(crate) fn to_tensor(&self) -> Option<Tensor> {
         let value = |e: &Elem| match e {
             Elem::Int(d) => d.as_const().map(|c| Value::Int(i128::from(c))),
             other => other.number().map(Value::Float),
@@ -117,31 +117,25 @@ impl Known {
 
     /// The integer elements.
     #[must_use]
-    pub fn to_dims(&self) -> Option<Vec<Dim>> {
+    pub(crate) fn to_dims(&self) -> Option<Vec<Dim>> {
         self.elems.iter().map(|e| e.dim().cloned()).collect()
     }
 
     /// The integer elements, when all are numbers.
     #[must_use]
-    pub fn to_i64(&self) -> Option<Vec<i64>> {
+    pub(crate) fn to_i64(&self) -> Option<Vec<i64>> {
         self.elems.iter().map(|e| e.dim().and_then(Dim::as_const)).collect()
     }
 
     /// The elements as f64, when all are numbers.
     #[must_use]
-    pub fn to_f64(&self) -> Option<Vec<f64>> {
+    pub(crate) fn to_f64(&self) -> Option<Vec<f64>> {
         self.elems.iter().map(Elem::number).collect()
-    }
-
-    /// True when some element mentions a symbol.
-    #[must_use]
-    pub fn is_symbolic(&self) -> bool {
-        self.elems.iter().any(|e| e.number().is_none())
     }
 
     /// The array of `shape` whose element at row-major position `i` is `self.elems[source(i)]`.
     #[must_use]
-    pub fn pick(&self, shape: Vec<usize>, source: impl Fn(usize) -> Option<usize>) -> Option<Self> {
+    pub(crate) fn pick(&self, shape: Vec<usize>, source: impl Fn(usize) -> Option<usize>) -> Option<Self> {
         let count = count(&shape)?;
         let elems = (0..count).map(|i| self.elems.get(source(i)?).cloned()).collect::<Option<Vec<_>>>()?;
         Some(Self { dtype: self.dtype, shape, elems })
@@ -149,13 +143,13 @@ impl Known {
 
     /// The same elements under other extents of equal product.
     #[must_use]
-    pub fn reshaped(&self, shape: Vec<usize>) -> Option<Self> {
+    pub(crate) fn reshaped(&self, shape: Vec<usize>) -> Option<Self> {
         (count(&shape)? == self.elems.len()).then(|| Self { shape, ..self.clone() })
     }
 
     /// Repeated to `shape`, which must be the broadcast of this shape and others.
     #[must_use]
-    pub fn broadcast(&self, shape: &[usize]) -> Option<Self> {
+    pub(crate) fn broadcast(&self, shape: &[usize]) -> Option<Self> {
         let lead = shape.len().checked_sub(self.shape.len())?;
         for (axis, &extent) in self.shape.iter().enumerate() {
             if extent != 1 && extent != shape[lead + axis] {
@@ -171,7 +165,7 @@ impl Known {
 
     /// Axes permuted: result axis `a` is axis `perm[a]`.
     #[must_use]
-    pub fn transposed(&self, perm: &[usize]) -> Option<Self> {
+    pub(crate) fn transposed(&self, perm: &[usize]) -> Option<Self> {
         let shape: Vec<usize> = perm.iter().map(|&a| self.shape.get(a).copied()).collect::<Option<_>>()?;
         let from = strides(&self.shape);
         let to = shape.clone();
@@ -180,7 +174,7 @@ impl Known {
 
     /// Joined along an axis.
     #[must_use]
-    pub fn concat(parts: &[&Self], axis: usize) -> Option<Self> {
+    pub(crate) fn concat(parts: &[&Self], axis: usize) -> Option<Self> {
         let first = parts.first()?;
         let mut shape = first.shape.clone();
         if axis >= shape.len() {
@@ -208,7 +202,7 @@ impl Known {
     /// Converted to another element type; symbolic floats become integers towards zero, which needs them non-negative,
     /// and is taken for granted only for `non_negative` numerators.
     #[must_use]
-    pub fn cast(&self, to: DType, non_negative: impl Fn(&Dim) -> bool) -> Option<Self> {
+    pub(crate) fn cast(&self, to: DType, non_negative: impl Fn(&Dim) -> bool) -> Option<Self> {
         let elem = |e: &Elem| -> Option<Elem> {
             if let Some(x) = e.number() {
                 let exact = match e {
@@ -238,25 +232,10 @@ impl Known {
         Some(Self { dtype: to, shape: self.shape.clone(), elems })
     }
 
-    /// A float rounded down or up, when symbolic floats are exact quotients.
-    #[must_use]
-    pub fn rounded(&self, up: bool) -> Option<Self> {
-        let elem = |e: &Elem| match e {
-            Elem::Real(x) => Some(Elem::Real(if up { x.ceil() } else { x.floor() })),
-            Elem::Ratio(num, den) => {
-                let den = Dim::Const(*den);
-                Some(Elem::Ratio(if up { num.ceil_div(&den) } else { num.floor_div(&den) }, 1))
-            }
-            Elem::Int(_) => None,
-        };
-        let elems = self.elems.iter().map(elem).collect::<Option<Vec<_>>>()?;
-        Some(Self { elems, ..self.clone() })
-    }
-
     /// Applies a pointwise function of the scalar table to arrays that broadcast; `decide` answers comparisons of
     /// symbolic integers.
     #[must_use]
-    pub fn pointwise(op: ScalarOp, operands: &[&Self], decide: &dyn Decide) -> Option<Self> {
+    pub(crate) fn pointwise(op: ScalarOp, operands: &[&Self], decide: &dyn Decide) -> Option<Self> {
         let shape = operands.iter().try_fold(Vec::new(), |s, k| broadcast_shapes(&s, &k.shape))?;
         let dtypes: Vec<DType> = operands.iter().map(|k| k.dtype).collect();
         let dtype = op.result(&dtypes).ok()?;
@@ -272,7 +251,7 @@ impl Known {
 }
 
 /// Answers questions about symbolic integers: `Some(answer)` when it holds for every binding.
-pub trait Decide {
+pub(crate) trait Decide {
     /// Is `a == b`?
     fn equal(&self, a: &Dim, b: &Dim) -> Option<bool>;
     /// Is `a <= b`?
@@ -308,6 +287,9 @@ fn apply(op: ScalarOp, args: &[&Elem], operand: DType, result: DType, decide: &d
             match a.exact_div(b) {
                 Some(whole) if decide.at_most(&Dim::ONE, b) == Some(true) => whole,
                 _ if fine => a.floor_div(b),
+                _ if decide.at_most(a, &Dim::ZERO) == Some(true) && decide.at_most(&Dim::ONE, b) == Some(true) => {
+                    -(-a.clone()).floor_div(b)
+                }
                 _ => return None,
             }
         }
@@ -377,7 +359,7 @@ fn real(op: ScalarOp, args: &[&Elem]) -> Option<Elem> {
 
 /// The ONNX (numpy) broadcast of two constant shapes.
 #[must_use]
-pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+pub(crate) fn broadcast_shapes(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
     let at = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
     (0..rank)
@@ -392,13 +374,13 @@ pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
 
 /// Number of elements; `None` above [`MAX_ELEMENTS`].
 #[must_use]
-pub fn count(shape: &[usize]) -> Option<usize> {
+pub(crate) fn count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= MAX_ELEMENTS)
 }
 
 /// Row-major strides.
 #[must_use]
-pub fn strides(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut out = vec![1; shape.len()];
     for a in (1..shape.len()).rev() {
         out[a - 1] = out[a] * shape[a];
@@ -408,7 +390,7 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
 
 /// The position of row-major index `i`.
 #[must_use]
-pub fn unravel(mut i: usize, shape: &[usize]) -> Vec<usize> {
+pub(crate) fn unravel(mut i: usize, shape: &[usize]) -> Vec<usize> {
     let mut at = vec![0; shape.len()];
     for a in (0..shape.len()).rev() {
         at[a] = i % shape[a];
@@ -454,7 +436,8 @@ mod tests {
         let half = Known { dtype: DType::F32, shape: vec![], elems: vec![Elem::Real(0.5)] };
         let size = dims(&["H"]).cast(DType::F32, |_| true).unwrap();
         let out = Known::pointwise(ScalarOp::Mul, &[&size, &half], &Positive).unwrap();
-        let out = out.rounded(false).unwrap().cast(DType::I64, |_| true).unwrap();
+        let out = Known::pointwise(ScalarOp::Floor, &[&out], &Positive).unwrap();
+        let out = out.cast(DType::I64, |_| true).unwrap();
         assert_eq!(out, dims(&["H // 2"]));
     }
 

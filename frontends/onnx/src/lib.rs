@@ -20,6 +20,8 @@ mod load;
 mod ops;
 mod opset;
 pub mod proto;
+mod region;
+mod settle;
 mod signature;
 mod symbols_of;
 mod tensors;

@@ -63,7 +63,7 @@ const MOVED: &[Moved] = &[
 ];
 
 /// A node in its current form.
-pub struct Upgraded {
+pub(crate) struct Upgraded {
     /// Operator name.
     pub op_type: String,
     /// Inputs that the file gave as attributes: (position, tensor, scalar of the type of input 0).
@@ -83,7 +83,7 @@ fn string(name: &str, value: &'static str) -> AttributeProto {
 ///
 /// # Errors
 /// [`AttrError`] when an attribute has the wrong type.
-pub fn upgrade(node: &NodeProto, version: i64) -> Result<Upgraded, AttrError> {
+pub(crate) fn upgrade(node: &NodeProto, version: i64) -> Result<Upgraded, AttrError> {
     let attrs = Attrs(&node.attribute);
     let mut added = Vec::new();
     for m in MOVED.iter().filter(|m| m.op == node.op_type && version < m.until) {

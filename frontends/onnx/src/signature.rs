@@ -18,14 +18,14 @@ const EXTENT_MAX: i64 = 1 << 40;
 
 /// Names the dims of a model and hands out fresh symbols.
 #[derive(Debug, Default)]
-pub struct Symbols {
+pub(crate) struct Symbols {
     used: BTreeSet<Symbol>,
     plain: BTreeSet<Symbol>,
 }
 
 impl Symbols {
     /// A symbol that no dim of the model has, named after `hint`.
-    pub fn fresh(&mut self, hint: &str) -> Symbol {
+    pub(crate) fn fresh(&mut self, hint: &str) -> Symbol {
         let hint: String = hint.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
         let hint = hint.trim_matches('_');
         let hint = if hint.is_empty() || hint.starts_with(|c: char| c.is_ascii_digit()) { "d" } else { hint };
@@ -39,7 +39,7 @@ impl Symbols {
     }
 
     /// Notes every name that stands alone as an extent of an input: those are bound from the input's shape.
-    pub fn declare(&mut self, inputs: &[ValueInfoProto]) {
+    pub(crate) fn declare(&mut self, inputs: &[ValueInfoProto]) {
         for name in inputs.iter().flat_map(param_names) {
             if let Some(dim) = parse(name) {
                 self.used.extend(dim.symbols());
@@ -86,7 +86,7 @@ fn low(name: &str) -> i64 {
 ///
 /// # Errors
 /// A sentence that says what is missing or not supported.
-pub fn input_type(info: &ValueInfoProto, symbols: &mut Symbols, facts: &mut Facts) -> Result<TensorType, String> {
+pub(crate) fn input_type(info: &ValueInfoProto, symbols: &mut Symbols, facts: &mut Facts) -> Result<TensorType, String> {
     let name = &info.name;
     let tensor = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
         Some(TypeValue::Tensor(t)) => t,
@@ -123,7 +123,7 @@ pub fn input_type(info: &ValueInfoProto, symbols: &mut Symbols, facts: &mut Fact
 
 /// What kind of type it is, for messages.
 #[must_use]
-pub fn kind(value: &TypeValue) -> &'static str {
+pub(crate) fn kind(value: &TypeValue) -> &'static str {
     match value {
         TypeValue::Tensor(_) => "a tensor",
         TypeValue::Sequence(_) => "a sequence",
@@ -136,7 +136,7 @@ pub fn kind(value: &TypeValue) -> &'static str {
 
 /// True for types that are no dense tensor.
 #[must_use]
-pub fn is_not_tensor(proto: Option<&TypeProto>) -> bool {
+pub(crate) fn is_not_tensor(proto: Option<&TypeProto>) -> bool {
     matches!(proto.and_then(|t| t.value.as_ref()), Some(v) if !matches!(v, TypeValue::Tensor(_)))
 }
 

@@ -3,8 +3,6 @@
 //! Sizes are checked against the bytes present before anything is allocated. Knows element types and storage; must not
 //! know operators.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
@@ -53,7 +51,7 @@ const TYPE_NAMES: &[&str] = &[
 
 /// ONNX's name of an element type number.
 #[must_use]
-pub fn type_name(data_type: i32) -> String {
+pub(crate) fn type_name(data_type: i32) -> String {
     let known = usize::try_from(data_type).ok().and_then(|i| TYPE_NAMES.get(i));
     known.map_or_else(|| format!("number {data_type}"), |name| (*name).to_owned())
 }
@@ -62,7 +60,7 @@ pub fn type_name(data_type: i32) -> String {
 ///
 /// # Errors
 /// [`ReadTensorError::Type`] for strings, complex numbers and formats that the IR has no element type for.
-pub fn dtype(data_type: i32) -> Result<DType, ReadTensorError> {
+pub(crate) fn dtype(data_type: i32) -> Result<DType, ReadTensorError> {
     Ok(match data_type {
         0 => return Err(ReadTensorError::NoType),
         1 => DType::F32,
@@ -99,7 +97,7 @@ fn extents(dims: &[i64]) -> Result<(Vec<usize>, usize), ReadTensorError> {
 ///
 /// # Errors
 /// [`ReadTensorError`] when type, extents and bytes do not fit together or external data is refused.
-pub fn read(proto: &TensorProto, external: &mut ExternalFiles) -> Result<Tensor, ReadTensorError> {
+pub(crate) fn read(proto: &TensorProto, external: &mut ExternalFiles) -> Result<Tensor, ReadTensorError> {
     let dtype = dtype(proto.data_type)?;
     let (shape, count) = extents(&proto.dims)?;
     if proto.segment.is_some() {
@@ -185,7 +183,7 @@ fn pack(proto: &TensorProto, dtype: DType, count: usize) -> Result<Bytes, ReadTe
 ///
 /// # Errors
 /// [`ReadTensorError`] when it is malformed, an index leaves its axis, or it is larger than the limit.
-pub fn read_sparse(
+pub(crate) fn read_sparse(
     proto: &SparseTensorProto,
     external: &mut ExternalFiles,
     limit_bytes: usize,
@@ -233,17 +231,15 @@ fn linear_index(position: &[i64], shape: &[usize], count: usize) -> Option<usize
 /// [`ReadTensorError`] when the bytes are no dense tensor of a supported element type.
 pub fn read_tensor_pb(bytes: Bytes) -> Result<(String, Tensor), ReadTensorError> {
     let proto = TensorProto::decode(bytes)?;
+    // A SequenceProto or OptionalProto decodes, too: its name reads as extents and its elements as a segment.
+    if proto.segment.is_some() || proto.data_type == 0 || extents(&proto.dims).is_err() {
+        return Err(ReadTensorError::NoType);
+    }
     if proto.data_location == 1 {
         return Err(ReadTensorError::External(ExternalError::NoFolder { location: "external data".into() }));
     }
     let mut none = crate::load::no_external_files();
     Ok((proto.name.clone(), read(&proto, &mut none)?))
-}
-
-/// The name of a tensor for messages, or where it stands.
-#[must_use]
-pub fn display_name(proto: &TensorProto, path: &Path) -> String {
-    if proto.name.is_empty() { format!("a tensor of `{}`", path.display()) } else { format!("tensor `{}`", proto.name) }
 }
 
 #[cfg(test)]

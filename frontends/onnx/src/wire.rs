@@ -136,7 +136,7 @@ impl Survey<'_> {
 ///
 /// # Errors
 /// [`WireError`] when a length leaves its parent, a tag is no tag, or one of the limits is passed.
-pub fn survey(bytes: &[u8], max_messages: usize, max_depth: usize) -> Result<usize, WireError> {
+pub(crate) fn survey(bytes: &[u8], max_messages: usize, max_depth: usize) -> Result<usize, WireError> {
     let mut survey = Survey { bytes, messages: 0, max_messages, max_depth };
     survey.message(Kind::Model, 0, bytes.len(), 0)?;
     Ok(survey.messages)

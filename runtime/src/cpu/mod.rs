@@ -1,8 +1,21 @@
 //! The cpu device: runs a plan's kernel programs natively, without a compiler on the user's machine.
+//!
+//! [`engine`] executes plans; [`program`] binds one kernel to symbol values; `anchors` holds one file per anchor;
+//! [`tile`] interprets scalar bodies over tiles; [`kernels`] holds the hot loops and all raw pointers. Nothing here
+//! knows graphs, rules, files or other devices, and nothing reads the environment or the clock.
 
+mod anchors;
+pub mod engine;
 pub mod error;
+pub mod exec;
+mod host;
 pub mod index;
 pub mod kernels;
+pub mod program;
 pub mod tile;
+#[cfg(test)]
+mod tests;
 
+pub use engine::{CpuEngine, CpuInstance, Options};
 pub use error::CpuError;
+pub use kernels::Isa;

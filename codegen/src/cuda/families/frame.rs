@@ -1,6 +1,6 @@
 //! What the text of every family shares: signatures, axis decomposition, vector widths, traffic estimates.
 
-use tgc_ir::kernel_program::{Access, Body, InstKind, Load, Store, axis_symbol};
+use tgc_ir::kernel_program::{Access, Body, Guard, InstKind, Load, Store, axis_symbol};
 use tgc_ir::{Dim, Facts};
 
 use crate::cuda::print::body::BodyPrinter;
@@ -196,11 +196,13 @@ pub(super) fn last_live(extents: &[Dim], range: std::ops::Range<usize>) -> Optio
 /// A body of a structured anchor: which parts of the anchor's space its axes are, in order.
 pub(super) struct Slot<'a> {
     /// The code.
-    pub body: &'a Body,
+    pub(super) body: &'a Body,
+    /// Conditions over its axes.
+    pub(super) guards: &'a [Guard],
     /// What it stores.
-    pub stores: &'a [Store],
+    pub(super) stores: &'a [Store],
     /// Indices of parts.
-    pub parts: Vec<usize>,
+    pub(super) parts: Vec<usize>,
 }
 
 impl Slot<'_> {
@@ -235,6 +237,9 @@ pub(super) fn merge_parts(
                 let extents = slot.extents(parts);
                 let printer = BodyPrinter::new(scope, &extents, axis_names("i", &extents), Vec::new());
                 let pair = (start + outer, start + inner);
+                merges &= !slot.guards.iter().any(|guard| {
+                    [pair.0, pair.1].iter().any(|&n| guard.value.mentions(&axis_symbol(n)))
+                });
                 merges &= walks_as_one(&printer, slot.body, slot.stores, pair, &parts[part][inner])?;
             }
             if merges {

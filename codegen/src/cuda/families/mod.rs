@@ -21,7 +21,8 @@ use super::emit::{Emitted, Request};
 use super::print::scope::{PrintError, Scope};
 
 /// The skeleton headers that emitted text may include: name and text.
-pub const SKELETONS: [(&str, &str); 5] = [
+pub const SKELETONS: [(&str, &str); 6] = [
+    ("tile_fill.cuh", include_str!("contract/tile_fill.cuh")),
     ("contract_tensor_core.cuh", include_str!("contract/tensor_core.cuh")),
     ("contract_plain.cuh", include_str!("contract/plain.cuh")),
     ("contract_stream.cuh", include_str!("contract/stream.cuh")),

@@ -99,7 +99,7 @@ impl Program {
             "-std=c++17".to_owned(),
             "-default-device".to_owned(),
             "--fmad=false".to_owned(),
-            "--diag-suppress=186".to_owned(),
+            "--diag-suppress=177,186".to_owned(),
         ];
         if self.arch.starts_with("sm_") {
             options.push("--ptxas-options=-v".to_owned());

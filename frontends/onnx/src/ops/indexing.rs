@@ -3,13 +3,13 @@
 use tgc_ir::dim::Dim;
 use tgc_ir::dtype::DType;
 use tgc_ir::graph::NodeId;
-use tgc_ir::kernel_program::{ReduceOp, ScatterOp};
+use tgc_ir::kernel_program::ScatterOp;
 use tgc_ir::op::Op;
 use tgc_ir::scalar::ScalarOp as S;
 
 use super::{OnnxOp, call, many, one};
 use crate::cx::{Cx, Node, OpError, Outputs, Val};
-use crate::known::{Elem, Known, count, strides, unravel};
+use crate::known::{Elem, Known, count, unravel};
 
 /// The operators of this group.
 pub(crate) const OPS: &[OnnxOp] = &[
@@ -405,14 +405,4 @@ fn non_max_suppression(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let count = cx.data_symbol("boxes", &bound);
     let center_point = n.attrs.flag("center_point_box", false)?;
     one(cx.emit(Op::Nms { center_point, count }, &[boxes, scores, most, overlap, least])?)
-}
-
-/// The linear index of positions along every axis, for reductions that count in one axis.
-pub(crate) fn arg_first(cx: &mut Cx, x: NodeId, axis: usize) -> Result<NodeId, OpError> {
-    cx.reduce(ReduceOp::ArgMax, x, &[axis], true)
-}
-
-/// Row-major strides of a constant shape as dims.
-pub(crate) fn stride_dims(shape: &[usize]) -> Vec<Dim> {
-    strides(shape).into_iter().map(|s| Dim::Const(s as i64)).collect()
 }

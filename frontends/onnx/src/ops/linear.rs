@@ -35,7 +35,7 @@ pub(crate) struct Labels {
 
 impl Labels {
     /// Notes that an axis of this extent carries the label.
-    pub fn meet(&mut self, cx: &mut Cx, label: u32, extent: &Dim) -> Result<(), OpError> {
+    pub(super) fn meet(&mut self, cx: &mut Cx, label: u32, extent: &Dim) -> Result<(), OpError> {
         let at = label as usize;
         if self.extents.len() <= at {
             self.extents.resize(at + 1, None);
@@ -49,7 +49,7 @@ impl Labels {
     }
 
     /// The extent of a label that some axis carries.
-    pub fn extent(&self, label: u32) -> Dim {
+    pub(super) fn extent(&self, label: u32) -> Dim {
         self.extents.get(label as usize).cloned().flatten().unwrap_or(Dim::ONE)
     }
 }

@@ -78,8 +78,14 @@ fn squeeze(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
             (0..from.len()).filter(|&a| from[a].is(1)).collect()
         }
     };
+    let mut data = data;
     for &axis in &axes {
         cx.require_equal(&from[axis], &Dim::ONE)?;
+        if !from[axis].is(1) {
+            // Required to be 1, which the extent itself does not show.
+            let x = cx.node(&data)?;
+            data = cx.slice(x, axis, Dim::ZERO, 1, Dim::ONE)?.into();
+        }
     }
     let to: Vec<Dim> = (0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a].clone()).collect();
     one(cx.reshape_val(&data, &to)?)
@@ -131,15 +137,16 @@ struct Cut {
 fn cut(cx: &mut Cx, axis: usize, size: &Dim, start: &Dim, end: &Dim, step: i64) -> Result<Cut, OpError> {
     let zero = Dim::ZERO;
     if step > 0 {
-        let start = cx.slice_bound(start, size, &zero, size)?;
-        let end = cx.slice_bound(end, size, &zero, size)?;
+        // A slice that starts behind the end would be empty, which no model means.
+        let start = cx.slice_bound(start, size, [&zero, size], true)?;
+        let end = cx.slice_bound(end, size, [&zero, size], false)?;
         let length = cx.at_least_zero(end - start.clone());
         return Ok(Cut { axis, start, step, extent: cx.simplify(&length.ceil_div(&Dim::Const(step))) });
     }
     let last = size.clone() - Dim::ONE;
     let below = Dim::Const(-1);
-    let start = cx.slice_bound(start, size, &below, &last)?;
-    let end = cx.slice_bound(end, size, &below, &last)?;
+    let start = cx.slice_bound(start, size, [&below, &last], false)?;
+    let end = cx.slice_bound(end, size, [&below, &last], false)?;
     let length = cx.at_least_zero(start.clone() - end);
     let by = step.checked_neg().ok_or_else(|| OpError::invalid("has a step of -2^63"))?;
     Ok(Cut { axis, start, step, extent: cx.simplify(&length.ceil_div(&Dim::Const(by))) })
@@ -208,7 +215,7 @@ fn split(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         Some(_) => cx.dims(n, 1, "the split sizes")?,
         None => {
             let count = n.attrs.int("num_outputs")?.unwrap_or(n.outputs.len() as i64);
-            if count < 1 || count > 1 << 20 {
+            if !(1..=1 << 20).contains(&count) {
                 return Err(OpError::invalid(format!("has num_outputs {count}")));
             }
             let chunk = sizes[axis].ceil_div(&Dim::Const(count));
@@ -427,7 +434,12 @@ fn space_to_depth(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let [images, c, h, w] = image_extents(cx, x)?;
     let (rows, columns) = (h.floor_div(&b), w.floor_div(&b));
     let x = cx.reshape(x, &[images.clone(), c.clone(), rows.clone(), b.clone(), columns.clone(), b.clone()])?;
-    let x = cx.permute(x, &[0, 3, 5, 1, 2, 4])?;
+    let perm = match n.attrs.string_or("mode", "DCR")?.as_str() {
+        "DCR" => [0, 3, 5, 1, 2, 4],
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        other => return Err(OpError::invalid(format!("has mode `{other}`; allowed are DCR and CRD"))),
+    };
+    let x = cx.permute(x, &perm)?;
     one(cx.reshape(x, &[images, c * b.clone() * b, rows, columns])?)
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Most are one row of the IR's scalar table; the others are written in rows.
 
-use tgc_ir::dtype::DType;
+use tgc_ir::attr::Attr;
+use tgc_ir::dtype::{DType, DTypeKind};
 use tgc_ir::graph::NodeId;
+use tgc_ir::kernel_program::ScalarConst;
 use tgc_ir::scalar::ScalarOp as S;
 
 use super::{OnnxOp, call, one, scalar};
@@ -63,18 +65,18 @@ pub(crate) const OPS: &[OnnxOp] = &[
     call("BitShift", &[11], bit_shift),
     call("Clip", &[1, 6, 11, 12, 13], clip),
     call("IsInf", &[10, 20], is_inf),
-    call("Relu", &[1, 6, 13, 14], relu),
-    call("LeakyRelu", &[1, 6, 16], leaky_relu),
+    call("Relu", &[1, 6, 13, 14], |cx, n| named(cx, n, "relu")),
+    call("LeakyRelu", &[1, 6, 16], |cx, n| with_alpha(cx, n, "leaky_relu", 0.01)),
     call("PRelu", &[1, 6, 7, 9, 16], prelu),
-    call("Elu", &[1, 6, 22], elu),
+    call("Elu", &[1, 6, 22], |cx, n| with_alpha(cx, n, "elu", 1.0)),
     call("Celu", &[12], celu),
     call("Selu", &[1, 6, 22], selu),
     call("ThresholdedRelu", &[10, 22], thresholded_relu),
     call("HardSigmoid", &[1, 6, 22], hard_sigmoid),
-    call("HardSwish", &[14, 22], hard_swish),
-    call("Softplus", &[1, 22], softplus),
+    call("HardSwish", &[14, 22], |cx, n| named(cx, n, "hard_swish")),
+    call("Softplus", &[1, 22], |cx, n| named(cx, n, "softplus")),
     call("Softsign", &[1, 22], softsign),
-    call("Mish", &[18, 22], mish),
+    call("Mish", &[18, 22], |cx, n| named(cx, n, "mish")),
     call("Swish", &[24], swish),
     call("SwiGLU", &[28], swiglu),
     call("Gelu", &[20], gelu),
@@ -130,13 +132,22 @@ fn pow(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     one(cx.cast(power, to)?)
 }
 
+/// A negative count shifts everything out, as a count of the width does.
 fn bit_shift(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let op = match n.attrs.string_or("direction", "")?.as_str() {
         "LEFT" => S::Shl,
         "RIGHT" => S::Shr,
         other => return Err(OpError::invalid(format!("has direction `{other}`; allowed are LEFT and RIGHT"))),
     };
-    one(cx.scalar(op, &[n.val(0)?, n.val(1)?])?)
+    let (x, count) = (n.node(cx, 0)?, n.node(cx, 1)?);
+    let dtype = cx.node_dtype(count);
+    if dtype.kind() != DTypeKind::Int || op == S::Shl {
+        return one(cx.map(op, &[x, count])?);
+    }
+    let (zero, width) = (cx.num(count, 0.0)?, cx.num(count, f64::from(dtype.bits()))?);
+    let negative = cx.map(S::Lt, &[count, zero])?;
+    let count = cx.map(S::Select, &[negative, width, count])?;
+    one(cx.map(op, &[x, count])?)
 }
 
 /// Bounds are optional inputs (opset.rs makes them so for opsets below 11); `min > max` gives `max`.
@@ -168,12 +179,6 @@ fn is_inf(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     one(cx.map(S::And, &[any, side])?)
 }
 
-fn relu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
-    let x = n.node(cx, 0)?;
-    let zero = cx.num(x, 0.0)?;
-    one(cx.map(S::Max, &[x, zero])?)
-}
-
 /// `x` where `x >= 0`, else `negative`.
 fn where_negative(cx: &mut Cx, x: NodeId, negative: NodeId) -> Result<NodeId, OpError> {
     let zero = cx.num(x, 0.0)?;
@@ -181,11 +186,10 @@ fn where_negative(cx: &mut Cx, x: NodeId, negative: NodeId) -> Result<NodeId, Op
     cx.map(S::Select, &[below, negative, x])
 }
 
-fn leaky_relu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
+fn with_alpha(cx: &mut Cx, n: &Node, name: &str, alpha: f32) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
-    let alpha = cx.num(x, n.attrs.float_or("alpha", 0.01)?)?;
-    let scaled = cx.map(S::Mul, &[x, alpha])?;
-    one(where_negative(cx, x, scaled)?)
+    let alpha = Attr::Const(ScalarConst::float(n.attrs.float_or("alpha", alpha)?));
+    one(cx.composite(name, &[x], &[alpha])?)
 }
 
 /// The slope broadcasts to the data from the right; before opset 7 a slope of rank 1 runs along the channels.
@@ -211,12 +215,6 @@ fn exponential_tail(cx: &mut Cx, x: NodeId, alpha: f64, scale: f64) -> Result<No
     cx.map(S::Mul, &[tail, alpha])
 }
 
-fn elu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
-    let x = n.node(cx, 0)?;
-    let tail = exponential_tail(cx, x, n.attrs.float_or("alpha", 1.0)?, 1.0)?;
-    one(where_negative(cx, x, tail)?)
-}
-
 fn celu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
     let alpha = n.attrs.float_or("alpha", 1.0)?;
@@ -240,41 +238,16 @@ fn thresholded_relu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     one(cx.map(S::Select, &[above, x, zero])?)
 }
 
-/// `max(0, min(1, alpha * x + beta))`.
-pub(crate) fn hard_sigmoid_of(cx: &mut Cx, x: NodeId, alpha: f64, beta: f64) -> Result<NodeId, OpError> {
-    let (alpha, beta) = (cx.num(x, alpha)?, cx.num(x, beta)?);
-    let (zero, unit) = (cx.num(x, 0.0)?, cx.num(x, 1.0)?);
-    let line = cx.map(S::Mul, &[x, alpha])?;
-    let line = cx.map(S::Add, &[line, beta])?;
-    let low = cx.map(S::Max, &[line, zero])?;
-    cx.map(S::Min, &[low, unit])
-}
-
 fn hard_sigmoid(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
-    one(hard_sigmoid_of(cx, x, n.attrs.float_or("alpha", 0.2)?, n.attrs.float_or("beta", 0.5)?)?)
+    let attrs = [("alpha", 0.2), ("beta", 0.5)].map(|(name, default)| n.attrs.float_or(name, default));
+    let [alpha, beta] = attrs.map(|a| a.map(|a| Attr::Const(ScalarConst::float(a))));
+    one(cx.composite("hard_sigmoid", &[x], &[alpha?, beta?])?)
 }
 
-fn hard_swish(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
+fn named(cx: &mut Cx, n: &Node, name: &str) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
-    let gate = hard_sigmoid_of(cx, x, 1.0 / 6.0, 0.5)?;
-    one(cx.map(S::Mul, &[x, gate])?)
-}
-
-/// `log(1 + exp(x))`, written so that large `x` does not overflow.
-pub(crate) fn softplus_of(cx: &mut Cx, x: NodeId) -> Result<NodeId, OpError> {
-    let zero = cx.num(x, 0.0)?;
-    let positive = cx.map(S::Max, &[x, zero])?;
-    let size = cx.map(S::Abs, &[x])?;
-    let below = cx.map(S::Neg, &[size])?;
-    let tail = cx.map(S::Exp, &[below])?;
-    let tail = cx.map(S::Log1p, &[tail])?;
-    cx.map(S::Add, &[positive, tail])
-}
-
-fn softplus(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
-    let x = n.node(cx, 0)?;
-    one(softplus_of(cx, x)?)
+    one(cx.composite(name, &[x], &[])?)
 }
 
 pub(crate) fn softsign_of(cx: &mut Cx, x: NodeId) -> Result<NodeId, OpError> {
@@ -289,19 +262,12 @@ fn softsign(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     one(softsign_of(cx, x)?)
 }
 
-fn mish(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
-    let x = n.node(cx, 0)?;
-    let inner = softplus_of(cx, x)?;
-    let gate = cx.map(S::Tanh, &[inner])?;
-    one(cx.map(S::Mul, &[x, gate])?)
-}
-
 fn swish_of(cx: &mut Cx, x: NodeId, alpha: f64) -> Result<NodeId, OpError> {
-    let mut inner = x;
-    if alpha != 1.0 {
-        let by = cx.num(x, alpha)?;
-        inner = cx.map(S::Mul, &[x, by])?;
+    if alpha == 1.0 {
+        return cx.composite("silu", &[x], &[]);
     }
+    let by = cx.num(x, alpha)?;
+    let inner = cx.map(S::Mul, &[x, by])?;
     let gate = cx.map(S::Sigmoid, &[inner])?;
     cx.map(S::Mul, &[x, gate])
 }
@@ -314,7 +280,7 @@ fn swish(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 fn gelu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
     let name = match n.attrs.string_or("approximate", "none")?.as_str() {
-        "none" => "gelu_erf",
+        "none" => "gelu",
         "tanh" => "gelu_tanh",
         other => return Err(OpError::invalid(format!("has approximate `{other}`; allowed are none and tanh"))),
     };

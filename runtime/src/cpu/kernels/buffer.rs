@@ -6,6 +6,9 @@ use std::ptr::NonNull;
 /// Bytes of a cache line, and of the widest vector.
 pub const LINE: usize = 64;
 
+#[repr(align(64))]
+struct Line;
+
 /// `len` bytes, aligned to [`LINE`], owned.
 #[derive(Debug)]
 pub struct Buffer {
@@ -22,6 +25,9 @@ impl Buffer {
     /// Zeroed memory of `bytes` bytes.
     #[must_use]
     pub fn zeroed(bytes: usize) -> Self {
+        if bytes == 0 {
+            return Self { start: NonNull::<Line>::dangling().cast(), bytes };
+        }
         let layout = layout(bytes);
         // SAFETY: the layout has a non-zero size.
         let start = unsafe { alloc_zeroed(layout) };
@@ -53,6 +59,16 @@ impl Buffer {
         self.start.as_ptr()
     }
 
+    /// Replaces the first bytes.
+    ///
+    /// # Panics
+    /// When there are more than fit.
+    pub fn copy_in(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.bytes);
+        // SAFETY: in bounds by the assertion; the buffer is owned, so the two do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr(), bytes.len()) }
+    }
+
     /// The contents as floats.
     #[must_use]
     pub fn as_f32(&self) -> &[f32] {
@@ -77,14 +93,16 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
         // SAFETY: allocated by `zeroed` with the same layout.
         unsafe { dealloc(self.start.as_ptr(), layout(self.bytes)) }
     }
 }
 
-/// At least one line, so that the size is never zero.
 fn layout(bytes: usize) -> Layout {
-    Layout::from_size_align(bytes.max(LINE), LINE).expect("sizes are checked against memory limits before allocation")
+    Layout::from_size_align(bytes, LINE).expect("sizes are checked against memory limits before allocation")
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@ pub mod buffer;
 pub mod gemm;
 pub(crate) mod isa;
 pub mod lanes;
+pub mod planes;
 pub mod pool;
 pub mod region;
 pub(crate) mod portable;
 pub mod simd;
 pub mod slots;
+pub mod softmax;
 pub(crate) mod vmath;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;

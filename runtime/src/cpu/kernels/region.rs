@@ -6,6 +6,7 @@
 use tgc_ir::DType;
 use tgc_ir::scalar::Value;
 
+use super::buffer::Buffer;
 use super::slots::{Element, Kind, Slots};
 use crate::cpu::index::Run;
 
@@ -380,4 +381,109 @@ pub fn copy<T: Element>(slots: &mut Slots, from: u16, to: u16, n: usize) {
     let (src, dst) = (slots.checked::<T>(from, n), slots.checked::<T>(to, n));
     // SAFETY: both hold `n` elements; equal slots are allowed by `copy`.
     unsafe { std::ptr::copy(src, dst, n) }
+}
+
+/// Grows two buffers to hold these numbers of floats and gives their memory.
+pub fn reserve(buffers: &mut [Buffer; 2], floats: [usize; 2]) -> [Region; 2] {
+    let [a, b] = buffers;
+    a.reserve(floats[0] * 4);
+    b.reserve(floats[1] * 4);
+    [of_buffer(a), of_buffer(b)]
+}
+
+/// The memory of a buffer, as long as it is neither dropped nor grown.
+pub fn of_buffer(buffer: &mut Buffer) -> Region {
+    Region { start: buffer.as_mut_ptr(), bytes: buffer.bytes() }
+}
+
+impl Region {
+    /// Address of a float; reading it is what needs a proof.
+    #[must_use]
+    pub fn float_at(self, at: usize) -> *const f32 {
+        self.start.cast::<f32>().cast_const().wrapping_add(at)
+    }
+
+    /// Floats `at..at + n`.
+    ///
+    /// # Safety
+    /// Nobody writes them while the slice lives.
+    pub unsafe fn floats<'a>(self, at: usize, n: usize) -> &'a [f32] {
+        assert!((at + n) * 4 <= self.bytes);
+        if n == 0 {
+            return &[];
+        }
+        // SAFETY: in bounds; the caller vouches for the rest.
+        unsafe { std::slice::from_raw_parts(self.start.cast::<f32>().add(at), n) }
+    }
+
+    /// Floats `at..at + n`, for writing.
+    ///
+    /// # Safety
+    /// Nobody else uses them while the slice lives.
+    pub unsafe fn floats_mut<'a>(self, at: usize, n: usize) -> &'a mut [f32] {
+        assert!((at + n) * 4 <= self.bytes);
+        if n == 0 {
+            return &mut [];
+        }
+        // SAFETY: in bounds; the caller vouches for the rest.
+        unsafe { std::slice::from_raw_parts_mut(self.start.cast::<f32>().add(at), n) }
+    }
+}
+
+/// Replaces element `at` by `f` of it. Nothing happens outside the region.
+pub fn update(region: Region, dtype: DType, at: usize, f: impl Fn(Value) -> Value) {
+    if at as i64 >= region.elements(dtype) {
+        return;
+    }
+    // SAFETY: the region is valid for writes by construction and the kernel that updates it runs on one thread.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(region.start, region.bytes) };
+    let old = tgc_ir::tensor::load(dtype, bytes, at);
+    tgc_ir::tensor::store(dtype, bytes, at, f(old));
+}
+
+impl Region {
+    /// `bytes` bytes from `offset` on, cut to the region.
+    #[must_use]
+    pub fn part(self, offset: usize, bytes: usize) -> Region {
+        let offset = offset.min(self.bytes);
+        Region { start: self.start.wrapping_add(offset), bytes: bytes.min(self.bytes - offset) }
+    }
+}
+
+/// Bytes that are only read: a plan that stores to them is refused before.
+pub fn of_bytes(bytes: &[u8]) -> Region {
+    Region { start: bytes.as_ptr().cast_mut(), bytes: bytes.len() }
+}
+
+/// Memory of a buffer that is only read.
+pub fn of_shared(buffer: &Buffer) -> Region {
+    Region { start: buffer.as_ptr().cast_mut(), bytes: buffer.bytes() }
+}
+
+/// Memory of a vector, as long as it is neither dropped nor grown.
+pub fn of_vec(bytes: &mut Vec<u8>) -> Region {
+    Region { start: bytes.as_mut_ptr(), bytes: bytes.len() }
+}
+
+/// True when elements of the type may be read in place.
+#[must_use]
+pub fn is_aligned(bytes: &[u8], dtype: DType) -> bool {
+    (bytes.as_ptr() as usize).is_multiple_of(dtype.bytes().unwrap_or(1))
+}
+
+/// A copy of bytes that lie off their type's alignment.
+#[must_use]
+pub fn aligned_copy(bytes: &[u8], dtype: DType) -> Option<Buffer> {
+    (!is_aligned(bytes, dtype)).then(|| {
+        let mut copy = Buffer::zeroed(bytes.len());
+        copy.copy_in(bytes);
+        copy
+    })
+}
+
+/// One element, `None` outside the region.
+#[must_use]
+pub fn element(region: Region, dtype: DType, at: i64) -> Option<Value> {
+    let inside = at >= 0 && at < region.elements(dtype);
+    inside.then(|| tgc_ir::tensor::load(dtype, region.as_bytes(), at as usize))
 }

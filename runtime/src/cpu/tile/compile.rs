@@ -7,7 +7,7 @@ use tgc_ir::scalar::ScalarOp;
 
 use super::scalar::{vector1, vector2, wrap};
 use super::{Form, Ins, Level, Op, Pass, Program, Reg};
-use crate::cpu::index::{Affine, Expr, Symbols, Walk, bind, number, split, tree};
+use crate::cpu::index::{Affine, Expr, Symbols, Walk, bind, split, tree};
 use crate::cpu::kernels::lanes::{Arg, Binary, Imm, Unary};
 use crate::cpu::kernels::region::kind_of;
 use crate::cpu::kernels::slots::Kind;
@@ -526,12 +526,3 @@ fn passes(ins: &[Ins], regs: u16) -> Vec<Pass> {
         })
         .collect()
 }
-
-/// The extents of dims under symbols.
-///
-/// # Errors
-/// When a dim has no value.
-pub fn extents(dims: &[Dim], symbols: &Symbols<'_>) -> Result<Vec<i64>, DimError> {
-    dims.iter().map(|d| number(d, symbols).map(|n| n.max(0))).collect()
-}
-

@@ -11,6 +11,7 @@ mod scalar;
 
 pub use compile::{Spec, compile};
 pub use run::{Scratch, Tile};
+pub use scalar::wrap;
 
 use tgc_ir::DType;
 use tgc_ir::kernel_program::ReduceOp;

@@ -10,7 +10,7 @@ use crate::cpu::index::floor_mod;
 use crate::cpu::kernels::Isa;
 use crate::cpu::kernels::lanes::{self, Arg, Binary, Extent, FromImm, Unary};
 use crate::cpu::kernels::region::kind_of;
-use crate::cpu::kernels::slots::{Element, Kind, Slots};
+use crate::cpu::kernels::slots::{Kind, Slots};
 
 /// The vector form of a unary row, for single precision.
 pub(super) fn vector1(op: ScalarOp) -> Option<Unary> {
@@ -146,7 +146,7 @@ fn int2(op: ScalarOp, dtype: DType) -> Option<fn(i64, i64) -> i64> {
 
 /// An integer as `dtype` holds it.
 #[inline(always)]
-pub(super) fn wrap(x: i64, dtype: DType) -> i64 {
+pub fn wrap(x: i64, dtype: DType) -> i64 {
     match dtype {
         DType::I4 => (x << 60) >> 60,
         DType::U4 => x & 15,
@@ -324,9 +324,4 @@ pub(super) fn limits(dtype: DType) -> (i64, i64) {
     let (low, high) = dtype.int_range();
     debug_assert!(matches!(dtype.kind(), DTypeKind::Int | DTypeKind::UInt | DTypeKind::Bool));
     (i64::try_from(low).unwrap_or(i64::MIN), i64::try_from(high).unwrap_or(i64::MAX))
-}
-
-/// Copies one slot's first value out as f64, for callers that read a single number.
-pub(super) fn first<T: Element>(slots: &mut Slots, slot: u16) -> T {
-    slots.slice::<T>(slot, 1)[0]
 }

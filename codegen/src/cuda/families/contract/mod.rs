@@ -7,7 +7,7 @@
 pub(super) mod operand;
 pub(super) mod store;
 
-use tgc_ir::kernel_program::Contract;
+use tgc_ir::kernel_program::{Contract, Guard};
 use tgc_ir::{DType, Dim};
 
 use self::operand::{OperandText, Walk};
@@ -35,12 +35,17 @@ const STEPS: usize = 3;
 const LETTERS: [&str; 4] = ["b", "m", "n", "k"];
 
 impl Space {
-    fn of(scope: &Scope<'_>, anchor: &Contract) -> Result<Space, PrintError> {
+    fn of(scope: &Scope<'_>, anchor: &Contract, inside: &[Guard]) -> Result<Space, PrintError> {
         let mut parts = vec![anchor.batch.clone(), anchor.m.clone(), anchor.n.clone(), anchor.k.clone()];
         let slots = [
-            Slot { body: &anchor.lhs.body, stores: &[], parts: vec![GROUPS, ROWS, STEPS] },
-            Slot { body: &anchor.rhs.body, stores: &[], parts: vec![GROUPS, STEPS, COLUMNS] },
-            Slot { body: &anchor.epilogue.body, stores: &anchor.epilogue.stores, parts: vec![GROUPS, ROWS, COLUMNS] },
+            Slot { body: &anchor.lhs.body, guards: inside, stores: &[], parts: vec![GROUPS, ROWS, STEPS] },
+            Slot { body: &anchor.rhs.body, guards: &[], stores: &[], parts: vec![GROUPS, STEPS, COLUMNS] },
+            Slot {
+                body: &anchor.epilogue.body,
+                guards: &[],
+                stores: &anchor.epilogue.stores,
+                parts: vec![GROUPS, ROWS, COLUMNS],
+            },
         ];
         frame::merge_parts(scope, &mut parts, &slots)?;
         Ok(Space { parts })
@@ -73,11 +78,11 @@ struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    fn of(scope: &Scope<'_>, anchor: &'a Contract) -> Result<Pieces<'a>, PrintError> {
-        let space = Space::of(scope, anchor)?;
+    fn of(scope: &Scope<'_>, anchor: &'a Contract, inside: Vec<Guard>) -> Result<Pieces<'a>, PrintError> {
+        let space = Space::of(scope, anchor, &inside)?;
         let (extents, axes, ranges) = space.axes([GROUPS, ROWS, STEPS]);
         let [groups, rows, _, steps] = ranges;
-        let left = OperandText { side: "left", operand: &anchor.lhs, extents, axes, groups, rows, steps, inside: Vec::new() };
+        let left = OperandText { side: "left", operand: &anchor.lhs, extents, axes, groups, rows, steps, inside };
         let (extents, axes, ranges) = space.axes([GROUPS, STEPS, COLUMNS]);
         let [groups, _, columns, steps] = ranges;
         let right =
@@ -101,15 +106,32 @@ impl<'a> Pieces<'a> {
 
 /// Emits a contraction.
 pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Contract) -> Result<Emitted, PrintError> {
-    let pieces = Pieces::of(scope, anchor)?;
+    emit_with_conditions(scope, request, anchor, Vec::new(), "contract")
+}
+
+/// Emits a contraction whose left operand is zero where `inside` (over the left operand's axes) fails.
+pub(super) fn emit_with_conditions(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Contract,
+    inside: Vec<Guard>,
+    family: &'static str,
+) -> Result<Emitted, PrintError> {
+    let pieces = Pieces::of(scope, anchor, inside)?;
+    Ok(Emitted { family, ..choose(scope, request, &pieces)? })
+}
+
+/// The skeleton for this contraction.
+fn choose(scope: &Scope<'_>, request: &Request<'_>, pieces: &Pieces<'_>) -> Result<Emitted, PrintError> {
+    let anchor = pieces.anchor;
     let rows = pieces.space.count(ROWS).as_const();
     if rows.is_some_and(|rows| (1..=STREAM_ROWS).contains(&rows)) {
-        return stream(scope, request, &pieces, rows.unwrap_or(1));
+        return stream(scope, request, pieces, rows.unwrap_or(1));
     }
     let half = pieces.left.narrow().filter(|half| pieces.right.narrow() == Some(*half));
     match half.filter(|_| anchor.acc == DType::F32) {
-        Some(half) => tensor_core(scope, request, &pieces, half),
-        None => plain(scope, request, &pieces),
+        Some(half) => tensor_core(scope, request, pieces, half),
+        None => plain(scope, request, pieces),
     }
 }
 
@@ -207,7 +229,7 @@ fn tensor_core(
     let mut entry = tiled_entry(name, [&groups, &rows, &columns], &choice, DType::F32, configuration);
     entry.shared_bytes = Dim::Const(tile.shared_bytes());
     print_entry(&mut lines, scope, DType::F32, &entry, splits, &format!("contract_tensor_core<{name}_tile>"))?;
-    let skeletons = vec!["contract_tensor_core.cuh"];
+    let skeletons = vec!["tile_fill.cuh", "contract_tensor_core.cuh"];
     Ok(Emitted { family: "contract", skeletons, text: lines.finish(), entries: vec![entry] })
 }
 

@@ -70,7 +70,7 @@ impl<'a> OperandText<'a> {
     }
 
     /// The narrow float type in which the operand is stored before its last widening, if it is one.
-    pub fn narrow(&self) -> Option<DType> {
+    pub(in crate::cuda::families) fn narrow(&self) -> Option<DType> {
         let body = &self.operand.body;
         let mut at = self.operand.value;
         loop {
@@ -84,7 +84,7 @@ impl<'a> OperandText<'a> {
     }
 
     /// How the operand's main load walks, for vectors of at most `wanted` elements.
-    pub fn walk(&self, scope: &Scope<'_>, wanted: i64) -> Result<Walk, PrintError> {
+    pub(in crate::cuda::families) fn walk(&self, scope: &Scope<'_>, wanted: i64) -> Result<Walk, PrintError> {
         let printer = self.printer(scope);
         let plain = self.operand.plain_load();
         let first = frame::loads(&self.operand.body).map(|(_, load)| load).next();
@@ -132,7 +132,7 @@ impl<'a> OperandText<'a> {
     }
 
     /// Prints the row and step types, the functions that make them, the value and, for a plain load, its address.
-    pub fn print(&self, scope: &Scope<'_>, lines: &mut Lines) -> Result<(), PrintError> {
+    pub(in crate::cuda::families) fn print(&self, scope: &Scope<'_>, lines: &mut Lines) -> Result<(), PrintError> {
         let mut printer = self.printer(scope);
         let body = &self.operand.body;
         let needed = needed_by(body, &[self.operand.value], &|_| false);
@@ -246,7 +246,7 @@ impl<'a> OperandText<'a> {
     }
 
     /// `…_run`: `width` neighbouring values along the fast axis, for the streaming skeletons.
-    pub fn print_run(&self, scope: &Scope<'_>, lines: &mut Lines, walk: Walk, sum: DType) -> Result<(), PrintError> {
+    pub(in crate::cuda::families) fn print_run(&self, scope: &Scope<'_>, lines: &mut Lines, walk: Walk, sum: DType) -> Result<(), PrintError> {
         let (side, upper, width) = (self.side, capital(self.side), walk.width);
         let sum = value_type(sum);
         lines.line(format!("static const int {side}_width = {width};"));

@@ -58,7 +58,7 @@ impl StoreText<'_> {
     }
 
     /// Prints the store function.
-    pub fn print(&self, scope: &Scope<'_>, lines: &mut Lines) -> Result<(), PrintError> {
+    pub(in crate::cuda::families) fn print(&self, scope: &Scope<'_>, lines: &mut Lines) -> Result<(), PrintError> {
         let printer = BodyPrinter::new(scope, &self.extents, self.axes.clone(), vec!["acc[lane]".to_owned()]);
         let sum = value_type(self.sum);
         lines.line(format!(

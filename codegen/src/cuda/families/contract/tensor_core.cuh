@@ -12,31 +12,6 @@ template <class TILE> struct tile_shape {
   static const int THREADS = WARPS_M * WARPS_N * 32;
 };
 
-// Fills one shared tile of LINES x RUN elements, RUN contiguous in memory, with eight elements per chunk.
-// The callers say what (line y, place x in the run) means.
-template <bool ASYNC, int LINES, int RUN, int THREADS, class T, class ADDRESS, class VALUE, class INSIDE>
-DEVICE void fill_tile(u32 tile, const ADDRESS &address, const VALUE &value, const INSIDE &inside) {
-  const int CHUNKS = RUN / 8;
-#pragma unroll
-  for (int i = 0; i < (LINES * CHUNKS + THREADS - 1) / THREADS; i++) {
-    const int c = threadIdx.x + i * THREADS, y = c / CHUNKS, x = c % CHUNKS * 8;
-    if (LINES * CHUNKS % THREADS && c >= LINES * CHUNKS) break;
-    const u32 place = tile + swizzle<CHUNKS>(y, x / 8);
-    if constexpr (ASYNC) {
-      copy_async<16>(place, address(y, x), inside(y, x));
-    } else {
-      u32 words[4];
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const float low = inside(y, x + 2 * j) ? value(y, x + 2 * j) : 0.0f;
-        const float high = inside(y, x + 2 * j + 1) ? value(y, x + 2 * j + 1) : 0.0f;
-        words[j] = pack_halves(T(), low, high);
-      }
-      asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(place), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
-    }
-  }
-}
-
 template <class TILE, class SLOTS> DEVICE void contract_tensor_core(const SLOTS &s, float *partial, u32 *tickets) {
   typedef typename SLOTS::Element T;
   typedef tile_shape<TILE> SHAPE;
@@ -77,12 +52,12 @@ template <class TILE, class SLOTS> DEVICE void contract_tensor_core(const SLOTS 
     auto left_k = [&](int y, int x) { return k0 + (SLOTS::left_along_k ? x : y); };
     auto right_n = [&](int y, int x) { return n0 + (SLOTS::right_along_k ? y : x); };
     auto right_k = [&](int y, int x) { return k0 + (SLOTS::right_along_k ? x : y); };
-    fill_tile<SLOTS::left_async, SLOTS::left_along_k ? BM : BK, SLOTS::left_along_k ? BK : BM, THREADS, T>(
+    fill_tile<SLOTS::left_async, SLOTS::left_along_k ? BM : BK, SLOTS::left_along_k ? BK : BM, SLOTS::left_along_k ? BK : BM, THREADS, T>(
         left_tile,
         [&](int y, int x) { const i64 m = minimum(left_m(y, x), s.rows() - 1), k = minimum(left_k(y, x), s.depth() - 1); if constexpr (SLOTS::left_async) return s.left_address(s.left_row(g, m), s.left_step(k)); else return (const T *)nullptr; },
         [&](int y, int x) { return s.left(s.left_row(g, left_m(y, x)), s.left_step(left_k(y, x))); },
         [&](int y, int x) { return left_m(y, x) < s.rows() && left_k(y, x) < s.depth() && (!SLOTS::left_async || s.left_inside(s.left_row(g, left_m(y, x)), s.left_step(left_k(y, x)))); });
-    fill_tile<SLOTS::right_async, SLOTS::right_along_k ? BN : BK, SLOTS::right_along_k ? BK : BN, THREADS, T>(
+    fill_tile<SLOTS::right_async, SLOTS::right_along_k ? BN : BK, SLOTS::right_along_k ? BK : BN, SLOTS::right_along_k ? BK : BN, THREADS, T>(
         right_tile,
         [&](int y, int x) { const i64 n = minimum(right_n(y, x), s.columns() - 1), k = minimum(right_k(y, x), s.depth() - 1); if constexpr (SLOTS::right_async) return s.right_address(s.right_row(g, n), s.right_step(k)); else return (const T *)nullptr; },
         [&](int y, int x) { return s.right(s.right_row(g, right_n(y, x)), s.right_step(right_k(y, x))); },

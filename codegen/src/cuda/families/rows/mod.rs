@@ -66,9 +66,9 @@ pub(super) struct Deal {
 }
 
 /// Longest row that one warp takes.
-const WARP_ROW: i64 = 1024;
+const WARP_ROW: i64 = 512;
 /// Elements that a thread holds in registers.
-const HELD_ELEMENTS: i64 = 32;
+const HELD_ELEMENTS: i64 = 16;
 
 /// Emits a row kernel.
 pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Rows) -> Result<Emitted, PrintError> {
@@ -112,8 +112,8 @@ fn choose(printer: &BodyPrinter<'_>, anchor: &Rows, passes: &Passes) -> Result<D
     let vectors = (length + width - 1) / width;
     let team = match length {
         0..=WARP_ROW => Team::Warp,
-        _ if vectors <= 128 => Team::Block(128),
-        _ if vectors <= 4096 => Team::Block(256),
+        _ if length <= 2048 => Team::Block(128),
+        _ if length <= 4096 => Team::Block(256),
         _ => Team::Block(512),
     };
     let each = (vectors + i64::from(team.lanes()) - 1) / i64::from(team.lanes());

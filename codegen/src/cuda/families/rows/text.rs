@@ -184,7 +184,7 @@ impl Writer<'_, '_> {
                 self.lines.line(format!("m{at} = fold_block<{threads}>(m{at}, room{at}, {functor});"));
             }
         }
-        let name = if reduction.op.is_arg() { format!("m{at}.at") } else { format!("m{at}") };
+        let name = if reduction.op.is_arg() { format!("maximum(m{at}.at, (i64)0)") } else { format!("m{at}") };
         self.printer.known.insert(at, name);
     }
 
@@ -239,11 +239,11 @@ impl Writer<'_, '_> {
         let is_constant = |at: &u32| matches!(body.insts[*at as usize].kind, InstKind::Const(_));
         frontier.retain(|at| !is_constant(at));
         let mut printer = self.printer.clone();
-        printer.prefix = "r";
+        printer.prefix = "t";
         for at in frontier {
             let text = printer.print(body, &[at], &mut self.lines)?.remove(&at).unwrap_or_default();
             let is_name = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
-            let name = if is_name { text } else { format!("r{at}") };
+            let name = if is_name { text } else { format!("t{at}") };
             if !is_name {
                 let printed = printer.print(body, &[at], &mut Lines::default())?.remove(&at).unwrap_or_default();
                 self.lines.line(format!("const {} {name} = {printed};", value_type(body.dtype(at))));

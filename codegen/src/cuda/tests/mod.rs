@@ -1,0 +1,5 @@
+//! Tests of the back end: every family through NVRTC, printed text, determinism.
+
+mod compile;
+mod print;
+mod programs;

@@ -1,0 +1,148 @@
+//! The reference device: plans run by the evaluation that defines every
+//! kernel anchor. Slow, and right by definition; verification compares
+//! kernels with graphs through it.
+
+use std::collections::BTreeMap;
+
+use tgc_ir::Symbol;
+use tgc_ir::bind::{BindError, Binding};
+use tgc_ir::eval::{EvalError, KernelData, Mode, run_kernel};
+use tgc_ir::graph::Graph;
+use tgc_ir::plan::{HostStep, NO_BUFFER, Place, Plan, PlanBuffer, Source, Step};
+use tgc_ir::tensor::Tensor;
+
+use crate::host;
+
+/// Binds the symbols of a plan from its inputs, and checks its constraints.
+///
+/// # Errors
+/// [`BindError`] naming the input, the axis and what is allowed.
+pub fn bind_plan(plan: &Plan, inputs: &[Tensor]) -> Result<Binding, BindError> {
+    let mut preset: BTreeMap<Symbol, i64> = BTreeMap::new();
+    for source in &plan.symbols {
+        if let Source::InputElement { input, element } = source.source
+            && let Some(tensor) = inputs.get(input as usize)
+            && (element as usize) < tensor.len()
+        {
+            preset.insert(source.symbol.clone(), tensor.value(element as usize).as_int() as i64);
+        }
+    }
+    let types: Vec<tgc_ir::TensorType> =
+        plan.inputs.iter().map(|p| tgc_ir::TensorType::new(p.dtype, p.shape.iter().cloned())).collect();
+    let shapes: Vec<(&str, &tgc_ir::TensorType, &[usize])> =
+        plan.inputs.iter().zip(&types).zip(inputs).map(|((p, ty), x)| (p.name.as_str(), ty, x.shape())).collect();
+    Binding::from_inputs(&shapes, &plan.facts(), preset)
+}
+
+/// Runs a plan on the kernel reference; outputs in order.
+///
+/// # Errors
+/// [`EvalError`] when inputs do not bind, a kernel reads outside a buffer or
+/// an element that nothing wrote.
+pub fn run_plan(plan: &Plan, weights: &[Option<Tensor>], inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalError> {
+    let binding = bind_plan(plan, inputs)?;
+    let mut runner = Runner { plan, binding, data: vec![None; plan.buffers.len()] };
+    for (i, buffer) in plan.buffers.iter().enumerate() {
+        runner.data[i] = match buffer.place {
+            Place::Input(n) => Some(KernelData::from_tensor(&inputs[n as usize])),
+            Place::Weight(n) => {
+                let tensor = weights.get(n as usize).and_then(Option::as_ref);
+                Some(KernelData::from_tensor(tensor.ok_or_else(|| EvalError::NoWeight(buffer.name.clone()))?))
+            }
+            _ => None,
+        };
+    }
+    runner.steps(&plan.steps)?;
+    plan.outputs.iter().map(|port| runner.tensor(port.buffer)).collect()
+}
+
+struct Runner<'a> {
+    plan: &'a Plan,
+    binding: Binding,
+    data: Vec<Option<KernelData>>,
+}
+
+impl Runner<'_> {
+    fn buffer(&self, index: u32) -> &PlanBuffer {
+        &self.plan.buffers[index as usize]
+    }
+
+    fn extents(&self, index: u32) -> Result<Vec<usize>, EvalError> {
+        let buffer = self.buffer(index);
+        let what = || buffer.name.clone();
+        self.binding.extents(&buffer.shape).ok_or_else(|| EvalError::Extent { what: what(), extent: -1 })
+    }
+
+    /// Takes the contents of a buffer, made at first mention.
+    fn take(&mut self, index: u32) -> Result<KernelData, EvalError> {
+        if let Some(data) = self.data[index as usize].take() {
+            return Ok(data);
+        }
+        let count: usize = self.extents(index)?.iter().product();
+        Ok(KernelData::unwritten(self.buffer(index).dtype, count))
+    }
+
+    fn tensor(&self, index: u32) -> Result<Tensor, EvalError> {
+        let buffer = self.buffer(index);
+        let missing = || EvalError::Index { what: format!("{} was not written", buffer.name), index: 0, extent: 0 };
+        let shape = self.extents(index)?;
+        match &self.data[index as usize] {
+            Some(data) => data.to_tensor(&shape).ok_or_else(missing),
+            None if shape.contains(&0) => Ok(Tensor::zeros(buffer.dtype, &shape)),
+            None => Err(missing()),
+        }
+    }
+
+    fn steps(&mut self, steps: &[Step]) -> Result<(), EvalError> {
+        steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), EvalError> {
+        match step {
+            Step::Launch(launch) => {
+                let kernel = &self.plan.kernels[launch.kernel as usize];
+                let mut data = Vec::new();
+                for &buffer in &launch.buffers {
+                    data.push(self.take(buffer)?);
+                }
+                let result = run_kernel(kernel, &self.binding, &mut data, Mode::Exact);
+                for (&buffer, data) in launch.buffers.iter().zip(data) {
+                    self.data[buffer as usize] = Some(data);
+                }
+                result
+            }
+            Step::Copy { from, to } => {
+                self.data[*to as usize] = self.data[*from as usize].clone();
+                Ok(())
+            }
+            Step::Host(host) => self.host(host),
+            Step::If { predicate, then_steps, else_steps } => {
+                let value = self.tensor(*predicate)?.value(0).is_true();
+                self.steps(if value { then_steps } else { else_steps })
+            }
+            Step::Loop(_) => Err(EvalError::TooLarge { what: "a loop in a plan".into(), limit: 0 }),
+        }
+    }
+
+    fn host(&mut self, step: &HostStep) -> Result<(), EvalError> {
+        let inputs = step.inputs.iter().map(|b| self.tensor(*b)).collect::<Result<Vec<_>, _>>()?;
+        let (outputs, count) = host::run(&step.op, &inputs);
+        if let Some(symbol) = &step.count {
+            self.binding.0.insert(symbol.clone(), count as i64);
+        }
+        for (&buffer, output) in step.outputs.iter().zip(&outputs) {
+            if buffer != NO_BUFFER {
+                self.data[buffer as usize] = Some(KernelData::from_tensor(output));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Evaluates a graph itself on named inputs.
+///
+/// # Errors
+/// As [`tgc_ir::eval::run`].
+pub fn run_graph(graph: &Graph, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, EvalError> {
+    tgc_ir::eval::run(graph, inputs, Mode::Exact)
+}
