@@ -197,7 +197,8 @@ impl Relabel {
         Relabel { extents, axes }
     }
 
-    fn split(&mut self, label: Label, outer: &Dim, inner: &Dim) -> Label {
+    /// Splits a label into itself (outer) and a new inner one, everywhere.
+    pub fn split(&mut self, label: Label, outer: &Dim, inner: &Dim) -> Label {
         let new = self.extents.len() as Label;
         self.extents[label as usize] = outer.clone();
         self.extents.push(inner.clone());
@@ -207,6 +208,37 @@ impl Relabel {
             }
         }
         new
+    }
+
+    /// Makes two label sequences equal by splitting where extents allow: every
+    /// label of `a` then has a partner in `b`. Both are groups of slots
+    /// (operand, axis). `None` when the extents do not align.
+    pub fn align(&mut self, a: (usize, usize), b: (usize, usize), facts: &Facts) -> Option<()> {
+        let mut at = 0;
+        loop {
+            let (x, y) = (self.axes[a.0][a.1].get(at).copied(), self.axes[b.0][b.1].get(at).copied());
+            match (x, y) {
+                (None, None) => return Some(()),
+                (Some(x), Some(y)) => {
+                    let (ex, ey) = (self.extents[x as usize].clone(), self.extents[y as usize].clone());
+                    if facts.equal(&ex, &ey).is_yes() {
+                        at += 1;
+                    } else if let Some(rest) = quotient(&ex, &ey, facts) {
+                        self.split(x, &ey, &rest);
+                    } else if let Some(rest) = quotient(&ey, &ex, facts) {
+                        self.split(y, &ex, &rest);
+                    } else {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Replaces a label by another everywhere.
+    pub fn rename(&mut self, from: Label, to: Label) {
+        self.axes.iter_mut().flatten().flatten().filter(|l| **l == from).for_each(|l| *l = to);
     }
 
     /// Groups for the input axes of `view`, whose output axes are labelled as

@@ -51,7 +51,10 @@ impl Corners {
     fn new(v: [f64; 4], center_point: bool) -> Corners {
         if center_point {
             let half = [v[2] / 2.0, v[3] / 2.0];
-            return Corners { low: [v[0] - half[0], v[1] - half[1]], high: [v[0] + half[0], v[1] + half[1]] };
+            return Corners {
+                low: [v[0] - half[0], v[1] - half[1]],
+                high: [v[0] + half[0], v[1] + half[1]],
+            };
         }
         Corners { low: [v[0].min(v[2]), v[1].min(v[3])], high: [v[0].max(v[2]), v[1].max(v[3])] }
     }
@@ -62,7 +65,8 @@ impl Corners {
 
     /// Share of the common area in the united area.
     fn overlap(&self, other: &Corners) -> f64 {
-        let side = |a: usize| (self.high[a].min(other.high[a]) - self.low[a].max(other.low[a])).max(0.0);
+        let side =
+            |a: usize| (self.high[a].min(other.high[a]) - self.low[a].max(other.low[a])).max(0.0);
         let common = side(0) * side(1);
         let united = self.area() + other.area() - common;
         if united > 0.0 { common / united } else { 0.0 }
@@ -79,7 +83,12 @@ fn suppress(center_point: bool, inputs: &[Tensor]) -> (Vec<Tensor>, usize) {
     let mut out: Vec<i64> = Vec::new();
     for b in 0..batches {
         let corners: Vec<Corners> = (0..n)
-            .map(|i| Corners::new([0, 1, 2, 3].map(|k| boxes.value((b * n + i) * 4 + k).as_f64()), center_point))
+            .map(|i| {
+                Corners::new(
+                    [0, 1, 2, 3].map(|k| boxes.value((b * n + i) * 4 + k).as_f64()),
+                    center_point,
+                )
+            })
             .collect();
         for c in 0..classes {
             let score = |i: usize| scores.value((b * classes + c) * n + i).as_f64();
@@ -87,7 +96,9 @@ fn suppress(center_point: bool, inputs: &[Tensor]) -> (Vec<Tensor>, usize) {
             ranked.sort_by(|x, y| order(Value::Float(score(*y)), Value::Float(score(*x))));
             let mut kept: Vec<usize> = Vec::new();
             for i in ranked {
-                if kept.len() < count_max && kept.iter().all(|k| corners[*k].overlap(&corners[i]) <= overlap_max) {
+                if kept.len() < count_max
+                    && kept.iter().all(|k| corners[*k].overlap(&corners[i]) <= overlap_max)
+                {
                     kept.push(i);
                 }
             }
@@ -101,10 +112,15 @@ fn suppress(center_point: bool, inputs: &[Tensor]) -> (Vec<Tensor>, usize) {
 fn unique(axis: Option<usize>, sorted: bool, x: &Tensor) -> (Vec<Tensor>, usize) {
     let shape = x.shape();
     let (outer, n, inner) = match axis {
-        Some(a) => (shape[..a].iter().product::<usize>(), shape[a], shape[a + 1..].iter().product::<usize>()),
+        Some(a) => (
+            shape[..a].iter().product::<usize>(),
+            shape[a],
+            shape[a + 1..].iter().product::<usize>(),
+        ),
         None => (1, x.len(), 1),
     };
-    let slice = |i: usize| (0..outer).flat_map(move |o| (0..inner).map(move |k| (o * n + i) * inner + k));
+    let slice =
+        |i: usize| (0..outer).flat_map(move |o| (0..inner).map(move |k| (o * n + i) * inner + k));
     let compare = |a: usize, b: usize| {
         let pairs = slice(a).zip(slice(b)).map(|(p, q)| order(x.value(p), x.value(q)));
         pairs.fold(Ordering::Equal, Ordering::then)
@@ -128,16 +144,27 @@ fn unique(axis: Option<usize>, sorted: bool, x: &Tensor) -> (Vec<Tensor>, usize)
     let count = chosen.len();
     let inverse: Vec<i64> =
         stands.iter().map(|s| chosen.iter().position(|c| c == s).map_or(0, |p| p as i64)).collect();
-    let counts: Vec<i64> = (0..count as i64).map(|j| inverse.iter().filter(|i| **i == j).count() as i64).collect();
+    let counts: Vec<i64> =
+        (0..count as i64).map(|j| inverse.iter().filter(|i| **i == j).count() as i64).collect();
     let mut out_shape = if axis.is_some() { shape.to_vec() } else { vec![count] };
     if let Some(a) = axis {
         out_shape[a] = count;
     }
     let values: Vec<Value> = (0..outer)
-        .flat_map(|o| chosen.iter().flat_map(move |c| (0..inner).map(move |k| (o * n + c) * inner + k)))
+        .flat_map(|o| {
+            chosen.iter().flat_map(move |c| (0..inner).map(move |k| (o * n + c) * inner + k))
+        })
         .map(|at| x.value(at))
         .collect();
     let first: Vec<i64> = chosen.iter().map(|c| *c as i64).collect();
     let index = |v: &[i64]| Tensor::from_i64(&[v.len()], v);
-    (vec![Tensor::from_values(x.dtype(), &out_shape, &values), index(&first), index(&inverse), index(&counts)], count)
+    (
+        vec![
+            Tensor::from_values(x.dtype(), &out_shape, &values),
+            index(&first),
+            index(&inverse),
+            index(&counts),
+        ],
+        count,
+    )
 }

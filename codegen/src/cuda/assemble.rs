@@ -26,7 +26,9 @@ pub fn group_units(emitted: &[Emitted]) -> Vec<Vec<usize>> {
 /// The text of a unit: what it includes, then its kernels.
 pub fn unit_text(kernels: &[&Emitted]) -> String {
     let mut text = format!("#include \"{PRELUDE_NAME}\"\n");
-    for (name, _) in SKELETONS.iter().filter(|(name, _)| kernels.iter().any(|k| k.skeletons.contains(name))) {
+    for (name, _) in
+        SKELETONS.iter().filter(|(name, _)| kernels.iter().any(|k| k.skeletons.contains(name)))
+    {
         text.push_str(&format!("#include \"{name}\"\n"));
     }
     for kernel in kernels {
@@ -45,6 +47,7 @@ pub fn headers() -> Vec<(String, String)> {
 /// The NVRTC program of a unit for one architecture; it carries the headers that its text includes.
 pub fn program(name: &str, arch: &str, kernels: &[&Emitted]) -> Program {
     let source = unit_text(kernels);
-    let used = headers().into_iter().filter(|(name, _)| source.contains(&format!("#include \"{name}\"")));
+    let used =
+        headers().into_iter().filter(|(name, _)| source.contains(&format!("#include \"{name}\"")));
     Program { name: name.to_owned(), headers: used.collect(), source, arch: arch.to_owned() }
 }

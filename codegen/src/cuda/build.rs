@@ -19,7 +19,8 @@ pub fn compile_all(
     threads: usize,
     cache: Option<&Cache>,
 ) -> Vec<Result<Compiled, NvrtcError>> {
-    let keys: Vec<ProgramKey> = programs.iter().map(|program| ProgramKey::of(program, nvrtc.version())).collect();
+    let keys: Vec<ProgramKey> =
+        programs.iter().map(|program| ProgramKey::of(program, nvrtc.version())).collect();
     let mut first: BTreeMap<ProgramKey, usize> = BTreeMap::new();
     let mut distinct = Vec::new();
     for (index, key) in keys.iter().enumerate() {
@@ -35,7 +36,9 @@ pub fn compile_all(
             scope.spawn(|| {
                 while let Some(&index) = distinct.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = compile_one(nvrtc, &programs[index], keys[index], cache);
-                    done.lock().expect("no thread panics while it holds the lock").insert(index, outcome);
+                    done.lock()
+                        .expect("no thread panics while it holds the lock")
+                        .insert(index, outcome);
                 }
             });
         }
@@ -69,8 +72,10 @@ fn gather(
     done: &mut BTreeMap<usize, Result<Compiled, NvrtcError>>,
     nvrtc: &Nvrtc,
 ) -> Vec<Result<Compiled, NvrtcError>> {
-    let copies: BTreeMap<usize, Compiled> =
-        done.iter().filter_map(|(index, outcome)| Some((*index, outcome.as_ref().ok()?.clone()))).collect();
+    let copies: BTreeMap<usize, Compiled> = done
+        .iter()
+        .filter_map(|(index, outcome)| Some((*index, outcome.as_ref().ok()?.clone())))
+        .collect();
     (0..programs.len())
         .map(|index| match (done.remove(&index), copies.get(&first[&keys[index]])) {
             (Some(outcome), _) => outcome,

@@ -67,7 +67,8 @@ impl Cache {
     pub fn write(&self, key: ProgramKey, compiled: &Compiled) -> std::io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let beside = self.folder.join(format!("{key}.{}.part", std::process::id()));
-        let written = write_all(&beside, &encode(key, compiled)).and_then(|()| fs::rename(&beside, self.path(key)));
+        let written = write_all(&beside, &encode(key, compiled))
+            .and_then(|()| fs::rename(&beside, self.path(key)));
         if written.is_err() {
             let _ = fs::remove_file(&beside);
         }
@@ -116,10 +117,19 @@ mod tests {
     use crate::cuda::nvrtc::KernelReport;
 
     fn sample() -> (Program, Compiled) {
-        let program =
-            Program { name: "k.cu".into(), source: "int x;".into(), arch: "sm_80".into(), headers: vec![] };
-        let report =
-            KernelReport { name: "k".into(), registers: 8, spill_bytes: 0, stack_bytes: 0, shared_bytes: 0 };
+        let program = Program {
+            name: "k.cu".into(),
+            source: "int x;".into(),
+            arch: "sm_80".into(),
+            headers: vec![],
+        };
+        let report = KernelReport {
+            name: "k".into(),
+            registers: 8,
+            spill_bytes: 0,
+            stack_bytes: 0,
+            shared_bytes: 0,
+        };
         let compiled = Compiled {
             ptx: ".version".into(),
             cubin: vec![1, 2, 3],

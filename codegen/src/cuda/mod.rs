@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod build;
 pub mod cache;
 pub mod emit;
+pub mod engine;
 pub mod families;
 pub mod nvrtc;
 pub mod print;

@@ -147,8 +147,8 @@ DEVICE u32 pack_halves(bf16, float low, float high) { u32 r; asm("cvt.rn.bf16x2.
 // rows of one chunk column lie in different banks.
 template <int CHUNKS> DEVICE u32 swizzle(int row, int chunk) {
   static_assert(CHUNKS >= 2 && (CHUNKS & (CHUNKS - 1)) == 0, "a tile row is a power of two of chunks");
-  if (CHUNKS >= 8) return (u32)(row * CHUNKS + (chunk ^ (row & 7))) * 16u;
-  return (u32)(row * CHUNKS + (chunk ^ ((row / (8 / CHUNKS)) & (CHUNKS - 1)))) * 16u;
+  if constexpr (CHUNKS >= 8) return (u32)(row * CHUNKS + (chunk ^ (row & 7))) * 16u;
+  else return (u32)(row * CHUNKS + (chunk ^ ((row / (8 / CHUNKS)) & (CHUNKS - 1)))) * 16u;
 }
 
 // ---- order and extremes, as the reference defines them: NaN wins -------------------------------------
@@ -360,4 +360,12 @@ DEVICE i32 index_div(i32 a, i32 b) { return (i32)((u32)a / (u32)b); }
 DEVICE i64 index_div(i64 a, i64 b) { return ((a | b) >> 31) == 0 ? (i64)((u32)a / (u32)b) : a / b; }
 DEVICE i32 index_mod(i32 a, i32 b) { return a - index_div(a, b) * b; }
 DEVICE i64 index_mod(i64 a, i64 b) { return a - index_div(a, b) * b; }
+#define MIXED_WIDTHS(name) \
+  DEVICE i64 name(i64 a, i32 b) { return name(a, (i64)b); } \
+  DEVICE i64 name(i32 a, i64 b) { return name((i64)a, b); }
+MIXED_WIDTHS(floor_div)
+MIXED_WIDTHS(floor_mod)
+MIXED_WIDTHS(index_div)
+MIXED_WIDTHS(index_mod)
+#undef MIXED_WIDTHS
 DEVICE i64 ceil_div(i64 a, i64 b) { return floor_div(a + b - 1, b); }

@@ -53,7 +53,9 @@ impl GpuCost<'_> {
     /// Rate of multiply-adds of a dtype in tera-operations a second.
     fn contract_tflops(&self, dtype: DType) -> f64 {
         match dtype {
-            DType::F16 | DType::BF16 => self.device.f16_tflops * self.device.mma_sync_share * TILE_SHARE,
+            DType::F16 | DType::BF16 => {
+                self.device.f16_tflops * self.device.mma_sync_share * TILE_SHARE
+            }
             DType::F64 => self.device.f64_tflops * TILE_SHARE,
             _ => self.device.f32_tflops * TILE_SHARE,
         }
@@ -73,7 +75,9 @@ impl GpuCost<'_> {
     fn attend_flops(&self, spec: &AttendSpec) -> f64 {
         let labels = |axes: &[Group]| axes.iter().flatten().copied().collect::<BTreeSet<u32>>();
         let (q, k, v, out) = (labels(&spec.q), labels(&spec.k), labels(&spec.v), labels(&spec.out));
-        let extent = |label: &u32| spec.extents.get(*label as usize).map_or(1.0, |dim| typical(self.facts, dim));
+        let extent = |label: &u32| {
+            spec.extents.get(*label as usize).map_or(1.0, |dim| typical(self.facts, dim))
+        };
         let product = |set: &BTreeSet<u32>| set.iter().map(extent).product::<f64>();
         let scores = &q | &k;
         let sums = &(&out | &v) | &spec.keys.iter().copied().collect();
@@ -90,12 +94,14 @@ impl GpuCost<'_> {
             Op::Attend { spec } => self.attend_flops(spec),
             Op::Conv { .. } => {
                 // Every output element takes one filter's worth of taps.
-                let filter = operands.get(1).map_or(1.0, |ty| self.count(ty.shape.get(1..).unwrap_or(&[])));
+                let filter =
+                    operands.get(1).map_or(1.0, |ty| self.count(ty.shape.get(1..).unwrap_or(&[])));
                 2.0 * elements * filter
             }
             Op::Rnn { .. } => {
                 let weights = operands.get(1).map_or(1.0, |ty| self.count(&ty.shape));
-                let steps = operands.first().map_or(1.0, |ty| self.count(ty.shape.get(..2).unwrap_or(&[])));
+                let steps =
+                    operands.first().map_or(1.0, |ty| self.count(ty.shape.get(..2).unwrap_or(&[])));
                 2.0 * weights * steps
             }
             _ => return self.pointwise_ns(ScalarOp::Add, elements),
@@ -106,7 +112,15 @@ impl GpuCost<'_> {
 
 /// True for ops that a neighbour's kernel absorbs.
 fn fuses(op: &Op) -> bool {
-    matches!(op, Op::Scalar(_) | Op::View { .. } | Op::Cast { .. } | Op::Bitcast { .. } | Op::Proj { .. } | Op::Gather { .. })
+    matches!(
+        op,
+        Op::Scalar(_)
+            | Op::View { .. }
+            | Op::Cast { .. }
+            | Op::Bitcast { .. }
+            | Op::Proj { .. }
+            | Op::Gather { .. }
+    )
 }
 
 /// True for ops whose value exists before anything runs or costs nothing to make.
@@ -152,7 +166,8 @@ impl CostModel for GpuCost<'_> {
             let operands = graph.operands(node);
             read.extend(operands.iter().filter(|operand| !inside.contains(operand)));
             if !is_leaf(graph.op(node)) {
-                let types: Vec<TensorType> = operands.iter().map(|&operand| graph.ty(operand).clone()).collect();
+                let types: Vec<TensorType> =
+                    operands.iter().map(|&operand| graph.ty(operand).clone()).collect();
                 arithmetic += self.arithmetic_ns(graph.op(node), &types, graph.types(node));
             }
         }
@@ -179,7 +194,8 @@ mod tests {
         assert!(together < apart);
         let product = |dtype: DType| {
             let [m, k] = shape.clone();
-            let op = Op::Contract { spec: ContractSpec::matmul(&[], m, k.clone(), k, dtype).into() };
+            let op =
+                Op::Contract { spec: ContractSpec::matmul(&[], m, k.clone(), k, dtype).into() };
             let ty = TensorType::new(dtype, shape.clone());
             cost.node(&op, &[ty.clone(), ty.clone()], &[ty])
         };

@@ -53,7 +53,14 @@ impl Tile {
     }
 }
 
-const fn half(m: i64, n: i64, k: i64, (warp_m, warp_n): (i64, i64), stages: i64, registers: i64) -> Tile {
+const fn half(
+    m: i64,
+    n: i64,
+    k: i64,
+    (warp_m, warp_n): (i64, i64),
+    stages: i64,
+    registers: i64,
+) -> Tile {
     Tile { m, n, k, warp_m, warp_n, lanes: 32, stages, registers }
 }
 
@@ -109,9 +116,12 @@ pub struct Choice {
 
 /// Ranks tensor-core tiles and splits, cheapest first; of equal times the smaller tile.
 pub fn rank_half(device: &Device, extents: &Extents) -> Vec<Choice> {
-    let flop_clock = device.f16_tflops * 1e3 / (f64::from(device.sms) * device.clock_ghz) * device.mma_sync_share;
+    let flop_clock = device.f16_tflops * 1e3 / (f64::from(device.sms) * device.clock_ghz)
+        * device.mma_sync_share;
     let mut choices = Vec::new();
-    for tile in HALF_TILES.iter().filter(|tile| tile.shared_bytes() <= i64::from(device.shared_bytes_block)) {
+    for tile in
+        HALF_TILES.iter().filter(|tile| tile.shared_bytes() <= i64::from(device.shared_bytes_block))
+    {
         for splits in [1i64, 2, 3, 4, 6, 8] {
             let enough = extents.splits && extents.k >= (splits * 4 * tile.k) as f64;
             let blocks = blocks_of(tile, extents) * splits as f64;
@@ -120,7 +130,8 @@ pub fn rank_half(device: &Device, extents: &Extents) -> Vec<Choice> {
             }
         }
     }
-    choices.sort_by_key(|choice| (choice.predicted_ns, choice.tile.m * choice.tile.n, choice.splits));
+    choices
+        .sort_by_key(|choice| (choice.predicted_ns, choice.tile.m * choice.tile.n, choice.splits));
     choices
 }
 
@@ -140,7 +151,8 @@ pub fn rank_plain(device: &Device, extents: &Extents, tflops: f64) -> Vec<Choice
             }
         }
     }
-    choices.sort_by_key(|choice| (choice.predicted_ns, choice.tile.m * choice.tile.n, choice.splits));
+    choices
+        .sort_by_key(|choice| (choice.predicted_ns, choice.tile.m * choice.tile.n, choice.splits));
     choices
 }
 
@@ -151,23 +163,32 @@ fn blocks_of(tile: &Tile, extents: &Extents) -> f64 {
 fn price(device: &Device, tile: &Tile, extents: &Extents, splits: i64, flop_clock: f64) -> Choice {
     let (m, n, k) = (tile.m as f64, tile.n as f64, tile.k as f64);
     let threads = tile.threads() as f64;
-    let by_shared = f64::from(device.shared_kib_sm) * 1024.0 / (tile.shared_bytes() as f64 + 1024.0);
+    let by_shared =
+        f64::from(device.shared_kib_sm) * 1024.0 / (tile.shared_bytes() as f64 + 1024.0);
     let by_registers = 65536.0 / (tile.registers as f64 * threads);
-    let resident = by_shared.min(by_registers).min(f64::from(device.threads_sm) / threads).floor().max(1.0);
+    let resident =
+        by_shared.min(by_registers).min(f64::from(device.threads_sm) / threads).floor().max(1.0);
     // Fewer than eight warps on a multiprocessor do not keep its units busy.
     let issue = (resident * threads / 256.0).min(1.0);
     let steps = (extents.k / k / splits as f64).ceil();
     let load = (m + n) * k * extents.bytes;
-    let step = (2.0 * m * n * k / flop_clock / issue).max(load / SHARED_BYTES_PER_CLOCK).max(load / L2_BYTES_PER_CLOCK);
+    let step = (2.0 * m * n * k / flop_clock / issue)
+        .max(load / SHARED_BYTES_PER_CLOCK)
+        .max(load / L2_BYTES_PER_CLOCK);
     let out_bytes = if splits == 1 { extents.bytes * 2.0 } else { 8.0 };
     let epilogue = m * n * out_bytes / L2_BYTES_PER_CLOCK;
     let waves = (blocks_of(tile, extents) * splits as f64 / f64::from(device.sms)).ceil();
     let busy = waves * (steps * step + epilogue) + (waves / resident).ceil() * FILL_CLOCKS;
     let compute_ns = busy / (device.clock_ghz * SUSTAINED);
-    let elements = extents.batch * (extents.m * extents.k + extents.n * extents.k + extents.m * extents.n);
+    let elements =
+        extents.batch * (extents.m * extents.k + extents.n * extents.k + extents.m * extents.n);
     let memory_ns = elements * extents.bytes / (device.dram_gb_s * MEMORY_SHARE);
     let extra = if splits > 1 { SPLIT_NS } else { 0.0 };
-    Choice { tile: *tile, splits, predicted_ns: (compute_ns.max(memory_ns) + LAUNCH_NS + extra).round() as u64 }
+    Choice {
+        tile: *tile,
+        splits,
+        predicted_ns: (compute_ns.max(memory_ns) + LAUNCH_NS + extra).round() as u64,
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +211,8 @@ mod tests {
 
     #[test]
     fn predictions_grow_with_work() {
-        assert!(best(1024.0, 1024.0, 1024.0).predicted_ns < best(4096.0, 1024.0, 1024.0).predicted_ns);
+        assert!(
+            best(1024.0, 1024.0, 1024.0).predicted_ns < best(4096.0, 1024.0, 1024.0).predicted_ns
+        );
     }
 }

@@ -46,7 +46,9 @@ pub fn write_records(records: &[TuningRecord]) -> String {
 pub fn read_records(text: &str) -> Result<Vec<TuningRecord>, TuningError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
-        .map(|(at, line)| serde_json::from_str(line).map_err(|source| TuningError { line: at + 1, source }))
+        .map(|(at, line)| {
+            serde_json::from_str(line).map_err(|source| TuningError { line: at + 1, source })
+        })
         .collect()
 }
 

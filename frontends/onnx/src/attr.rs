@@ -158,7 +158,9 @@ impl<'a> Attrs<'a> {
     /// # Errors
     /// [`AttrError::Type`] when the attribute has another type.
     pub(crate) fn string(&self, name: &str) -> Read<String> {
-        Ok(self.typed(name, AttributeType::String)?.map(|a| String::from_utf8_lossy(&a.s).into_owned()))
+        Ok(self
+            .typed(name, AttributeType::String)?
+            .map(|a| String::from_utf8_lossy(&a.s).into_owned()))
     }
 
     /// A string or its default.
@@ -175,7 +177,8 @@ impl<'a> Attrs<'a> {
     /// [`AttrError::Type`] when the attribute has another type.
     pub(crate) fn strings(&self, name: &str) -> Read<Vec<String>> {
         let list = self.typed(name, AttributeType::Strings)?;
-        Ok(list.map(|a| a.strings.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()))
+        Ok(list
+            .map(|a| a.strings.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()))
     }
 
     /// A tensor.
@@ -209,7 +212,13 @@ mod tests {
     use super::*;
 
     fn attr(name: &str, kind: AttributeType) -> AttributeProto {
-        AttributeProto { name: name.into(), r#type: kind as i32, i: 7, f: 0.5, ..Default::default() }
+        AttributeProto {
+            name: name.into(),
+            r#type: kind as i32,
+            i: 7,
+            f: 0.5,
+            ..Default::default()
+        }
     }
 
     #[test]

@@ -177,7 +177,10 @@ impl<'m> Cx<'m> {
         }
         if self.scopes[self.scope].values.insert(name.to_owned(), val).is_some() {
             let message = format!("value `{name}` is defined twice");
-            self.errors.push(Diagnostic { node: self.current.clone(), ..Diagnostic::of_model(Code::DuplicateValue, message) });
+            self.errors.push(Diagnostic {
+                node: self.current.clone(),
+                ..Diagnostic::of_model(Code::DuplicateValue, message)
+            });
         }
     }
 
@@ -206,15 +209,20 @@ impl<'m> Cx<'m> {
     pub(crate) fn own(&mut self, bytes: usize) -> Result<(), OpError> {
         self.owned_bytes = self.owned_bytes.saturating_add(bytes);
         if self.owned_bytes > self.limits.owned_bytes {
-            return Err(OpError::Limit(format!("needs more than {} bytes of constants", self.limits.owned_bytes)));
+            return Err(OpError::Limit(format!(
+                "needs more than {} bytes of constants",
+                self.limits.owned_bytes
+            )));
         }
         Ok(())
     }
 
     /// The value of a tensor that the file holds.
     pub(crate) fn weight(&mut self, name: &str, tensor: Tensor, is_literal: bool) -> Val {
-        let limit = if tensor.dtype().is_float() { FLOATS_KNOWN_MAX } else { crate::known::MAX_ELEMENTS };
-        let known = (tensor.len() <= limit).then(|| Known::of_tensor(&tensor)).flatten().map(Rc::new);
+        let limit =
+            if tensor.dtype().is_float() { FLOATS_KNOWN_MAX } else { crate::known::MAX_ELEMENTS };
+        let known =
+            (tensor.len() <= limit).then(|| Known::of_tensor(&tensor)).flatten().map(Rc::new);
         Val::Weight(Rc::new(Weight { name: name.to_owned(), tensor, is_literal, known }))
     }
 
@@ -233,7 +241,12 @@ impl<'m> Cx<'m> {
     }
 
     /// Operand `index` as integer dims.
-    pub(crate) fn dims(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<Dim>, OpError> {
+    pub(crate) fn dims(
+        &self,
+        n: &Node,
+        index: usize,
+        what: &'static str,
+    ) -> Result<Vec<Dim>, OpError> {
         let val = n.val(index)?;
         if matches!(val, Val::Broken) {
             return Err(OpError::Broken);
@@ -242,18 +255,36 @@ impl<'m> Cx<'m> {
     }
 
     /// Operand `index` as integers.
-    pub(crate) fn ints(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<i64>, OpError> {
+    pub(crate) fn ints(
+        &self,
+        n: &Node,
+        index: usize,
+        what: &'static str,
+    ) -> Result<Vec<i64>, OpError> {
         let dims = self.dims(n, index, what)?;
-        dims.iter().map(Dim::as_const).collect::<Option<_>>().ok_or(OpError::NotConstant { index, what })
+        dims.iter()
+            .map(Dim::as_const)
+            .collect::<Option<_>>()
+            .ok_or(OpError::NotConstant { index, what })
     }
 
     /// Optional operand `index` as integers.
-    pub(crate) fn opt_ints(&self, n: &Node, index: usize, what: &'static str) -> Result<Option<Vec<i64>>, OpError> {
+    pub(crate) fn opt_ints(
+        &self,
+        n: &Node,
+        index: usize,
+        what: &'static str,
+    ) -> Result<Option<Vec<i64>>, OpError> {
         if n.opt(index).is_some() { self.ints(n, index, what).map(Some) } else { Ok(None) }
     }
 
     /// Operand `index` as numbers; tensors of any size are read.
-    pub(crate) fn floats(&self, n: &Node, index: usize, what: &'static str) -> Result<Vec<f64>, OpError> {
+    pub(crate) fn floats(
+        &self,
+        n: &Node,
+        index: usize,
+        what: &'static str,
+    ) -> Result<Vec<f64>, OpError> {
         let val = n.val(index)?;
         match &val {
             Val::Broken => return Err(OpError::Broken),

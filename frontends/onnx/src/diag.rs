@@ -93,12 +93,22 @@ impl Diagnostic {
     /// A problem of the model as a whole.
     #[must_use]
     pub fn of_model(code: Code, message: impl Into<String>) -> Self {
-        Self { code, node: None, message: message.into(), operands: Vec::new(), help: None, also: Vec::new() }
+        Self {
+            code,
+            node: None,
+            message: message.into(),
+            operands: Vec::new(),
+            help: None,
+            also: Vec::new(),
+        }
     }
 
     fn same_problem(&self, other: &Self) -> bool {
-        let operator = |d: &Self| d.node.as_ref().map(|n| (n.op_type.clone(), n.domain.clone(), n.opset));
-        self.code == other.code && self.message == other.message && operator(self) == operator(other)
+        let operator =
+            |d: &Self| d.node.as_ref().map(|n| (n.op_type.clone(), n.domain.clone(), n.opset));
+        self.code == other.code
+            && self.message == other.message
+            && operator(self) == operator(other)
     }
 }
 
@@ -173,7 +183,12 @@ mod tests {
     use super::*;
 
     fn unknown(name: &str) -> Diagnostic {
-        let node = NodeRef { name: name.into(), op_type: "Mish2".into(), domain: String::new(), opset: 18 };
+        let node = NodeRef {
+            name: name.into(),
+            op_type: "Mish2".into(),
+            domain: String::new(),
+            opset: 18,
+        };
         Diagnostic {
             node: Some(node),
             help: Some("write it as a model-local function".into()),

@@ -75,7 +75,9 @@ impl Cx<'_> {
             Val::Known(known) => self.materialise(&known.clone()),
             Val::Weight(weight) => {
                 let weight = weight.clone();
-                if weight.tensor.len() <= 1 || (weight.is_literal && weight.tensor.len() <= LITERAL_MAX) {
+                if weight.tensor.len() <= 1
+                    || (weight.is_literal && weight.tensor.len() <= LITERAL_MAX)
+                {
                     return Ok(self.graph.constant(weight.tensor.clone()));
                 }
                 // Weights belong to the outermost graph; regions capture them.
@@ -210,11 +212,18 @@ impl Cx<'_> {
             return;
         }
         for dim in numerator.elems.iter().filter_map(Elem::dim) {
-            let signs = (self.prover().at_most(&Dim::ZERO, dim), self.prover().at_most(dim, &Dim::ZERO));
-            let mentions_input = dim.symbols().iter().any(|s| self.graph.facts.bounds_of(s).is_none());
+            let signs =
+                (self.prover().at_most(&Dim::ZERO, dim), self.prover().at_most(dim, &Dim::ZERO));
+            let mentions_input =
+                dim.symbols().iter().any(|s| self.graph.facts.bounds_of(s).is_none());
             if signs == (None, None) && !mentions_input {
                 let origin = self.origin();
-                let require = Require { lhs: Dim::ZERO, relation: Relation::AtMost, rhs: dim.clone(), origin };
+                let require = Require {
+                    lhs: Dim::ZERO,
+                    relation: Relation::AtMost,
+                    rhs: dim.clone(),
+                    origin,
+                };
                 self.graph.facts.require(require);
             }
         }
@@ -245,14 +254,24 @@ impl Cx<'_> {
     }
 
     /// Elements `start + step·i`, i < extent, along an axis.
-    pub(crate) fn slice(&mut self, x: NodeId, axis: usize, start: Dim, step: i64, extent: Dim) -> Emitted {
+    pub(crate) fn slice(
+        &mut self,
+        x: NodeId,
+        axis: usize,
+        start: Dim,
+        step: i64,
+        extent: Dim,
+    ) -> Emitted {
         Ok(self.graph.slice(x, axis, start, step, extent)?)
     }
 
     /// Broadcast to extents; ranks align at the last axis.
     pub(crate) fn broadcast(&mut self, x: NodeId, to: &[Dim]) -> Emitted {
         let from = self.shape(x);
-        let lead = to.len().checked_sub(from.len()).ok_or_else(|| OpError::invalid("cannot lower the rank"))?;
+        let lead = to
+            .len()
+            .checked_sub(from.len())
+            .ok_or_else(|| OpError::invalid("cannot lower the rank"))?;
         for (have, want) in from.iter().zip(&to[lead..]) {
             if !have.is(1) {
                 self.require_equal(have, want)?;
@@ -275,7 +294,8 @@ impl Cx<'_> {
     /// Without these axes, which have extent 1.
     pub(crate) fn squeeze(&mut self, x: NodeId, axes: &[usize]) -> Emitted {
         let from = self.shape(x);
-        let to: Vec<Dim> = (0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a].clone()).collect();
+        let to: Vec<Dim> =
+            (0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a].clone()).collect();
         self.reshape(x, &to)
     }
 
@@ -355,15 +375,24 @@ impl Cx<'_> {
             Op::Proj { index: 1 } => {
                 matches!(self.graph.op(self.graph.operands(x)[0]), Op::TopK { .. })
             }
-            Op::View { .. } | Op::Cast { to: DType::I64 } | Op::Scalar(ScalarOp::Add | ScalarOp::Mul) => {
-                self.node_dtype(x) == DType::I64 && self.graph.operands(x).iter().all(|&o| self.is_count(o))
+            Op::View { .. }
+            | Op::Cast { to: DType::I64 }
+            | Op::Scalar(ScalarOp::Add | ScalarOp::Mul) => {
+                self.node_dtype(x) == DType::I64
+                    && self.graph.operands(x).iter().all(|&o| self.is_count(o))
             }
             _ => false,
         }
     }
 
     /// Reduction over axes, kept with extent 1 or dropped.
-    pub(crate) fn reduce(&mut self, op: ReduceOp, x: NodeId, axes: &[usize], keep: bool) -> Emitted {
+    pub(crate) fn reduce(
+        &mut self,
+        op: ReduceOp,
+        x: NodeId,
+        axes: &[usize],
+        keep: bool,
+    ) -> Emitted {
         let out = self.graph.reduce(op, x, axes)?;
         if keep { Ok(out) } else { self.squeeze(out, axes) }
     }
@@ -386,15 +415,15 @@ impl Cx<'_> {
     /// An axis counted from either end.
     pub(crate) fn axis(&self, axis: i64, rank: usize) -> Result<usize, OpError> {
         let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
-        from_front
-            .and_then(|a| usize::try_from(a).ok())
-            .filter(|&a| a < rank)
-            .ok_or_else(|| OpError::invalid(format!("has axis {axis}, which data of rank {rank} does not have")))
+        from_front.and_then(|a| usize::try_from(a).ok()).filter(|&a| a < rank).ok_or_else(|| {
+            OpError::invalid(format!("has axis {axis}, which data of rank {rank} does not have"))
+        })
     }
 
     /// Axes counted from either end; each at most once.
     pub(crate) fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
-        let axes: Vec<usize> = axes.iter().map(|&a| self.axis(a, rank)).collect::<Result<_, _>>()?;
+        let axes: Vec<usize> =
+            axes.iter().map(|&a| self.axis(a, rank)).collect::<Result<_, _>>()?;
         let twice = (0..axes.len()).any(|i| axes[..i].contains(&axes[i]));
         if twice { Err(OpError::invalid("names an axis twice")) } else { Ok(axes) }
     }
@@ -422,7 +451,8 @@ impl Cx<'_> {
         match proved {
             Some(true) => Ok(()),
             Some(false) => {
-                let how = if relation == Relation::AtMost { "is more than" } else { "differs from" };
+                let how =
+                    if relation == Relation::AtMost { "is more than" } else { "differs from" };
                 Err(OpError::invalid(format!("has extents that do not fit: {a} {how} {b}")))
             }
             None => {
@@ -434,7 +464,12 @@ impl Cx<'_> {
                         return Ok(());
                     }
                 }
-                self.graph.facts.require(Require { lhs: a.clone(), relation, rhs: b.clone(), origin });
+                self.graph.facts.require(Require {
+                    lhs: a.clone(),
+                    relation,
+                    rhs: b.clone(),
+                    origin,
+                });
                 Ok(())
             }
         }
@@ -455,21 +490,31 @@ impl Cx<'_> {
     /// The ONNX broadcast of two shapes.
     pub(crate) fn broadcast_extents(&mut self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, OpError> {
         let rank = a.len().max(b.len());
-        let at = |s: &[Dim], i: usize| if i + s.len() < rank { Dim::ONE } else { s[i + s.len() - rank].clone() };
+        let at = |s: &[Dim], i: usize| {
+            if i + s.len() < rank { Dim::ONE } else { s[i + s.len() - rank].clone() }
+        };
         (0..rank).map(|i| self.broadcast_extent(&at(a, i), &at(b, i))).collect()
     }
 
     /// The extent that makes `to` (with 1 in its place) hold as many elements as `from`.
-    pub(crate) fn remaining_extent(&mut self, total: &Dim, from: &[Dim], to: &[Dim]) -> Result<Dim, OpError> {
+    pub(crate) fn remaining_extent(
+        &mut self,
+        total: &Dim,
+        from: &[Dim],
+        to: &[Dim],
+    ) -> Result<Dim, OpError> {
         let rest = Dim::product(to);
         if rest.is(0) {
             // 0 = 0 · x has no single answer; the extent that keeps the other axes is the only useful one.
             let kept = Dim::product(from.iter().filter(|d| !d.is(0)));
             let others = Dim::product(to.iter().filter(|d| !d.is(0)));
-            return kept.exact_div(&others).ok_or_else(|| OpError::invalid("cannot infer -1 beside an extent of 0"));
+            return kept
+                .exact_div(&others)
+                .ok_or_else(|| OpError::invalid("cannot infer -1 beside an extent of 0"));
         }
         let canonical = (self.graph.facts.canonical(total), self.graph.facts.canonical(&rest));
-        if let Some(extent) = total.exact_div(&rest).or_else(|| canonical.0.exact_div(&canonical.1)) {
+        if let Some(extent) = total.exact_div(&rest).or_else(|| canonical.0.exact_div(&canonical.1))
+        {
             return Ok(extent);
         }
         let (Some(t), Some(r)) = (total.as_const(), rest.as_const()) else {
@@ -537,7 +582,8 @@ impl Cx<'_> {
 
     /// A shape of numbers that is small enough to track elements.
     pub(crate) fn small_shape(&self, shape: &[Dim]) -> Option<Vec<usize>> {
-        let shape: Vec<usize> = shape.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect::<Option<_>>()?;
+        let shape: Vec<usize> =
+            shape.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect::<Option<_>>()?;
         crate::known::count(&shape).map(|_| shape)
     }
 

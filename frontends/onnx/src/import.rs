@@ -103,7 +103,8 @@ impl Cx<'_> {
             let domain = domain_key(&import.domain);
             if domain.is_empty() && !OPSETS.contains(&import.version) {
                 let message = format!("the model uses opset {} of ai.onnx", import.version);
-                let help = Some(format!("opsets {} to {} are supported", OPSETS.start(), OPSETS.end()));
+                let help =
+                    Some(format!("opsets {} to {} are supported", OPSETS.start(), OPSETS.end()));
                 self.errors.push(Diagnostic { help, ..Diagnostic::of_model(Code::Opset, message) });
             }
             out.insert(domain.to_owned(), import.version);
@@ -142,15 +143,20 @@ impl Cx<'_> {
 
     fn tensor_problem(&mut self, name: &str, error: OpError) {
         let message = match error {
-            OpError::Tensor(m) | OpError::Unsupported(m) | OpError::Limit(m) | OpError::Invalid(m) => m,
+            OpError::Tensor(m)
+            | OpError::Unsupported(m)
+            | OpError::Limit(m)
+            | OpError::Invalid(m) => m,
             OpError::NotConstant { .. } | OpError::Broken => return,
         };
-        self.errors.push(Diagnostic::of_model(Code::Tensor, format!("initializer `{name}` {message}")));
+        self.errors
+            .push(Diagnostic::of_model(Code::Tensor, format!("initializer `{name}` {message}")));
     }
 
     fn define_inputs(&mut self, graph: &GraphProto, options: &Options) {
         let is_weight = |cx: &Self, name: &str| cx.scopes[0].values.contains_key(name);
-        let inputs: Vec<_> = graph.input.iter().filter(|i| !is_weight(self, &i.name)).cloned().collect();
+        let inputs: Vec<_> =
+            graph.input.iter().filter(|i| !is_weight(self, &i.name)).cloned().collect();
         self.symbols.declare(&inputs);
         for info in &inputs {
             if let Some(tensor) = options.fixed_inputs.get(&info.name) {
@@ -192,7 +198,11 @@ impl Cx<'_> {
         let mut elems = Vec::new();
         for element in 0..total as usize {
             let symbol = self.symbols.fresh(&format!("{name}_{element}"));
-            self.graph.element_symbols.push(ElementSymbol { symbol: symbol.clone(), input, element });
+            self.graph.element_symbols.push(ElementSymbol {
+                symbol: symbol.clone(),
+                input,
+                element,
+            });
             elems.push(Elem::Int(Dim::from(&symbol)));
         }
         let shape = shape.iter().map(|&d| d as usize).collect();
@@ -202,7 +212,8 @@ impl Cx<'_> {
     fn define_outputs(&mut self, graph: &GraphProto) {
         for info in &graph.output {
             if signature::is_not_tensor(info.r#type.as_ref()) {
-                let message = format!("output `{}` is not a tensor; only tensors are supported", info.name);
+                let message =
+                    format!("output `{}` is not a tensor; only tensors are supported", info.name);
                 self.errors.push(Diagnostic::of_model(Code::Signature, message));
                 continue;
             }
@@ -210,7 +221,10 @@ impl Cx<'_> {
                 Some(Ok(node)) => self.graph.output(&info.name, node),
                 Some(Err(OpError::Broken)) => {}
                 Some(Err(_)) => {
-                    let message = format!("output `{}` is a sequence or an optional; only tensors are supported", info.name);
+                    let message = format!(
+                        "output `{}` is a sequence or an optional; only tensors are supported",
+                        info.name
+                    );
                     self.errors.push(Diagnostic::of_model(Code::Signature, message));
                 }
                 None => {
@@ -234,10 +248,19 @@ impl Cx<'_> {
     fn visit(&mut self, proto: &NodeProto) {
         let domain = domain_key(&proto.domain).to_owned();
         let version = self.env.opsets.get(&domain).copied().unwrap_or(0);
-        let name = if proto.name.is_empty() { proto.output.iter().find(|o| !o.is_empty()) } else { Some(&proto.name) };
+        let name = if proto.name.is_empty() {
+            proto.output.iter().find(|o| !o.is_empty())
+        } else {
+            Some(&proto.name)
+        };
         let name = format!("{}{}", self.env.prefix, name.map_or("", String::as_str));
         self.locate(&name);
-        self.current = Some(NodeRef { name, op_type: proto.op_type.clone(), domain: domain.clone(), opset: version });
+        self.current = Some(NodeRef {
+            name,
+            op_type: proto.op_type.clone(),
+            domain: domain.clone(),
+            opset: version,
+        });
         self.nodes += 1;
         let result = if self.nodes > self.limits.nodes {
             Err(OpError::Limit(format!("is one of more than {} nodes", self.limits.nodes)))
@@ -257,7 +280,12 @@ impl Cx<'_> {
         }
     }
 
-    fn dispatch(&mut self, proto: &NodeProto, domain: &str, version: i64) -> Result<Outputs, OpError> {
+    fn dispatch(
+        &mut self,
+        proto: &NodeProto,
+        domain: &str,
+        version: i64,
+    ) -> Result<Outputs, OpError> {
         let attributes = resolve(&proto.attribute, &self.env);
         let key = (domain, proto.op_type.as_str(), proto.overload.as_str());
         if let Some(&function) = self.functions.get(&key) {
@@ -266,20 +294,29 @@ impl Cx<'_> {
         }
         let node = NodeProto { attribute: attributes, ..proto.clone() };
         let upgraded = opset::upgrade(&node, if domain.is_empty() { version } else { i64::MAX })?;
-        let Some(op) = ops::find(domain, &upgraded.op_type) else {
+        let Some(op) = ops::find(domain, &proto.op_type) else {
             return Err(OpError::Unsupported(String::new()));
         };
         if domain.is_empty() && !self.env.opsets.contains_key("") {
-            return Err(OpError::invalid("belongs to ai.onnx, of which the model imports no opset"));
+            return Err(OpError::invalid(
+                "belongs to ai.onnx, of which the model imports no opset",
+            ));
         }
         let given = self.operands(proto)?;
-        let mut inputs: Vec<Option<Val>> =
-            upgraded.inputs.iter().map(|i| i.and_then(|i| given.get(i).cloned().flatten())).collect();
+        let mut inputs: Vec<Option<Val>> = upgraded
+            .inputs
+            .iter()
+            .map(|i| i.and_then(|i| given.get(i).cloned().flatten()))
+            .collect();
         for (position, tensor, like_data) in upgraded.added {
             if inputs.len() <= position {
                 inputs.resize(position + 1, None);
             }
-            let dtype = if like_data { inputs.first().cloned().flatten().map(|v| self.dtype(&v)) } else { None };
+            let dtype = if like_data {
+                inputs.first().cloned().flatten().map(|v| self.dtype(&v))
+            } else {
+                None
+            };
             let known = Known::of_tensor(&tensor).and_then(|k| match dtype {
                 Some(Ok(to)) => k.cast(to, |_| true),
                 _ => Some(k),
@@ -288,12 +325,7 @@ impl Cx<'_> {
         }
         let mut attributes = node.attribute;
         attributes.extend(upgraded.implied);
-        let node = Node {
-            version,
-            attrs: Attrs(&attributes),
-            inputs,
-            outputs: &proto.output,
-        };
+        let node = Node { version, attrs: Attrs(&attributes), inputs, outputs: &proto.output };
         self.lower(op, node)
     }
 
@@ -310,7 +342,8 @@ impl Cx<'_> {
                 Some(val) => out.push(Some(val)),
                 None => {
                     let message = format!("reads `{name}`, which nothing defines before it");
-                    let help = Some("nodes must stand in topological order; a cycle has none".to_owned());
+                    let help =
+                        Some("nodes must stand in topological order; a cycle has none".to_owned());
                     let diagnostic = Diagnostic::of_model(Code::UndefinedValue, message);
                     self.errors.push(Diagnostic { node: self.current.clone(), help, ..diagnostic });
                     broken = true;
@@ -341,9 +374,12 @@ impl Cx<'_> {
         let errors = self.errors.diagnostics.len();
         let facts = self.graph.facts.clone();
         let dims = self.apply(op, &node);
-        let all_known = matches!(&dims, Ok(values) if values.iter().all(|v| matches!(v, Val::Known(_))));
+        let all_known =
+            matches!(&dims, Ok(values) if values.iter().all(|v| matches!(v, Val::Known(_))));
         match (data, dims) {
-            (Ok(data), Ok(dims)) if all_known => Ok(data.into_iter().zip(dims).map(|(d, k)| trace(d, k)).collect()),
+            (Ok(data), Ok(dims)) if all_known => {
+                Ok(data.into_iter().zip(dims).map(|(d, k)| trace(d, k)).collect())
+            }
             (Ok(data), _) => {
                 self.errors.diagnostics.truncate(errors);
                 self.graph.facts = facts;
@@ -375,7 +411,8 @@ impl Cx<'_> {
         match op.lower {
             Lower::Call(lower) => lower(self, node),
             Lower::Scalar(scalar) => {
-                let operands = (0..scalar.arity()).map(|i| node.val(i)).collect::<Result<Vec<_>, _>>()?;
+                let operands =
+                    (0..scalar.arity()).map(|i| node.val(i)).collect::<Result<Vec<_>, _>>()?;
                 let operands = self.legacy_broadcast(node, operands)?;
                 Ok(vec![self.scalar(scalar, &operands)?])
             }
@@ -383,7 +420,11 @@ impl Cx<'_> {
     }
 
     /// Before opset 7, binary operators broadcast their second operand from an axis on, and only when told to.
-    fn legacy_broadcast(&mut self, node: &Node, mut operands: Vec<Val>) -> Result<Vec<Val>, OpError> {
+    fn legacy_broadcast(
+        &mut self,
+        node: &Node,
+        mut operands: Vec<Val>,
+    ) -> Result<Vec<Val>, OpError> {
         if node.version >= 7 || operands.len() != 2 || !node.attrs.has("axis") {
             return Ok(operands);
         }
@@ -404,7 +445,9 @@ impl Cx<'_> {
         mut attributes: Vec<AttributeProto>,
     ) -> Result<Outputs, OpError> {
         if self.depth >= DEPTH_MAX {
-            return Err(OpError::Limit(format!("nests function calls deeper than {DEPTH_MAX} levels")));
+            return Err(OpError::Limit(format!(
+                "nests function calls deeper than {DEPTH_MAX} levels"
+            )));
         }
         for default in &function.attribute_proto {
             if !attributes.iter().any(|a| a.name == default.name) {
@@ -415,17 +458,27 @@ impl Cx<'_> {
         let own = self.opsets(&function.opset_import);
         opsets.extend(own);
         let prefix = format!("{}/", self.origin());
-        let env = Env { opsets: Rc::new(opsets), attributes: Rc::new(attributes), prefix: Rc::from(prefix) };
+        let env = Env {
+            opsets: Rc::new(opsets),
+            attributes: Rc::new(attributes),
+            prefix: Rc::from(prefix),
+        };
         let outer = std::mem::replace(&mut self.env, env);
         let scope = self.scope;
         self.depth += 1;
         let results = self.scoped(false, |cx| {
-            for (name, val) in function.input.iter().zip(inputs.into_iter().chain(std::iter::repeat(None))) {
+            for (name, val) in
+                function.input.iter().zip(inputs.into_iter().chain(std::iter::repeat(None)))
+            {
                 // An operand that is left out is the empty optional inside.
                 cx.define(name, val.unwrap_or(Val::Optional(None)));
             }
             cx.walk(&function.node);
-            function.output.iter().map(|name| cx.lookup(name).unwrap_or(Val::Broken)).collect::<Vec<_>>()
+            function
+                .output
+                .iter()
+                .map(|name| cx.lookup(name).unwrap_or(Val::Broken))
+                .collect::<Vec<_>>()
         });
         self.depth -= 1;
         debug_assert_eq!(scope, self.scope);
@@ -434,7 +487,11 @@ impl Cx<'_> {
     }
 
     /// Imports a sub-graph in a scope of its own that sees the outer one; gives its outputs.
-    pub(crate) fn inline(&mut self, graph: &GraphProto, inputs: &[Val]) -> Result<Vec<Val>, OpError> {
+    pub(crate) fn inline(
+        &mut self,
+        graph: &GraphProto,
+        inputs: &[Val],
+    ) -> Result<Vec<Val>, OpError> {
         if self.depth >= DEPTH_MAX {
             return Err(OpError::Limit(format!("nests sub-graphs deeper than {DEPTH_MAX} levels")));
         }
@@ -446,7 +503,11 @@ impl Cx<'_> {
                 cx.define(&info.name, val.clone());
             }
             cx.walk(&graph.node);
-            graph.output.iter().map(|o| cx.lookup(&o.name).unwrap_or(Val::Broken)).collect::<Vec<_>>()
+            graph
+                .output
+                .iter()
+                .map(|o| cx.lookup(&o.name).unwrap_or(Val::Broken))
+                .collect::<Vec<_>>()
         });
         self.current = origin;
         self.depth -= 1;
@@ -457,9 +518,17 @@ impl Cx<'_> {
     fn report(&mut self, error: OpError, proto: &NodeProto) {
         let operands = || {
             let line = |(i, name): (usize, &String)| {
-                self.find(name).filter(|(_, level)| *level == self.level()).map(|(v, _)| format!("operand {i} `{name}` is {}", self.describe(&v)))
+                self.find(name)
+                    .filter(|(_, level)| *level == self.level())
+                    .map(|(v, _)| format!("operand {i} `{name}` is {}", self.describe(&v)))
             };
-            proto.input.iter().enumerate().filter(|(_, n)| !n.is_empty()).filter_map(line).collect::<Vec<_>>()
+            proto
+                .input
+                .iter()
+                .enumerate()
+                .filter(|(_, n)| !n.is_empty())
+                .filter_map(line)
+                .collect::<Vec<_>>()
         };
         let (code, message, operands, help) = match error {
             OpError::Broken => return,
@@ -473,7 +542,8 @@ impl Cx<'_> {
             OpError::Limit(m) => (Code::Limit, m, Vec::new(), None),
             OpError::NotConstant { index, what } => {
                 let name = proto.input.get(index).cloned().unwrap_or_default();
-                let message = format!("needs {what} (operand {index}, `{name}`) to be known when compiling");
+                let message =
+                    format!("needs {what} (operand {index}, `{name}`) to be known when compiling");
                 let help = "it may depend on the shapes of inputs, not on their contents; make it an initializer, or \
                             fix the input it comes from";
                 (Code::NotConstant, message, operands(), Some(help.to_owned()))

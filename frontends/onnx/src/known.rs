@@ -50,7 +50,8 @@ impl Elem {
             Self::Ratio(num, den) => Some((num.clone(), *den)),
             Self::Real(x) => (0..=16).find_map(|bits| {
                 let scaled = x * f64::from(1u32 << bits);
-                (scaled.fract() == 0.0 && scaled.abs() < 1e15).then(|| (Dim::Const(scaled as i64), 1i64 << bits))
+                (scaled.fract() == 0.0 && scaled.abs() < 1e15)
+                    .then(|| (Dim::Const(scaled as i64), 1i64 << bits))
             }),
         }
     }
@@ -87,7 +88,11 @@ impl Known {
     /// A rank-1 i64 array.
     #[must_use]
     pub(crate) fn dims(dims: &[Dim]) -> Self {
-        Self { dtype: DType::I64, shape: vec![dims.len()], elems: dims.iter().cloned().map(Elem::Int).collect() }
+        Self {
+            dtype: DType::I64,
+            shape: vec![dims.len()],
+            elems: dims.iter().cloned().map(Elem::Int).collect(),
+        }
     }
 
     /// The elements of a small tensor; `None` when it is too large to track or its integers leave 64 bits.
@@ -135,9 +140,14 @@ impl Known {
 
     /// The array of `shape` whose element at row-major position `i` is `self.elems[source(i)]`.
     #[must_use]
-    pub(crate) fn pick(&self, shape: Vec<usize>, source: impl Fn(usize) -> Option<usize>) -> Option<Self> {
+    pub(crate) fn pick(
+        &self,
+        shape: Vec<usize>,
+        source: impl Fn(usize) -> Option<usize>,
+    ) -> Option<Self> {
         let count = count(&shape)?;
-        let elems = (0..count).map(|i| self.elems.get(source(i)?).cloned()).collect::<Option<Vec<_>>>()?;
+        let elems =
+            (0..count).map(|i| self.elems.get(source(i)?).cloned()).collect::<Option<Vec<_>>>()?;
         Some(Self { dtype: self.dtype, shape, elems })
     }
 
@@ -159,17 +169,24 @@ impl Known {
         let from = strides(&self.shape);
         self.pick(shape.to_vec(), |i| {
             let at = unravel(i, shape);
-            Some((0..self.shape.len()).map(|a| if self.shape[a] == 1 { 0 } else { at[lead + a] * from[a] }).sum())
+            Some(
+                (0..self.shape.len())
+                    .map(|a| if self.shape[a] == 1 { 0 } else { at[lead + a] * from[a] })
+                    .sum(),
+            )
         })
     }
 
     /// Axes permuted: result axis `a` is axis `perm[a]`.
     #[must_use]
     pub(crate) fn transposed(&self, perm: &[usize]) -> Option<Self> {
-        let shape: Vec<usize> = perm.iter().map(|&a| self.shape.get(a).copied()).collect::<Option<_>>()?;
+        let shape: Vec<usize> =
+            perm.iter().map(|&a| self.shape.get(a).copied()).collect::<Option<_>>()?;
         let from = strides(&self.shape);
         let to = shape.clone();
-        self.pick(shape, |i| Some(unravel(i, &to).iter().zip(perm).map(|(at, &a)| at * from[a]).sum()))
+        self.pick(shape, |i| {
+            Some(unravel(i, &to).iter().zip(perm).map(|(at, &a)| at * from[a]).sum())
+        })
     }
 
     /// Joined along an axis.
@@ -182,7 +199,10 @@ impl Known {
         }
         for part in parts {
             let same = |a: usize| a == axis || part.shape.get(a) == first.shape.get(a);
-            if part.shape.len() != shape.len() || !(0..shape.len()).all(same) || part.dtype != first.dtype {
+            if part.shape.len() != shape.len()
+                || !(0..shape.len()).all(same)
+                || part.dtype != first.dtype
+            {
                 return None;
             }
         }
@@ -218,7 +238,9 @@ impl Known {
                 (Elem::Int(d), true) => Some(Elem::Ratio(d.clone(), 1)),
                 (Elem::Int(d), false) => match to {
                     DType::I32 | DType::I64 | DType::U32 | DType::U64 => Some(Elem::Int(d.clone())),
-                    DType::Bool if non_negative(&(d.clone() - Dim::ONE)) => Some(Elem::Int(Dim::ONE)),
+                    DType::Bool if non_negative(&(d.clone() - Dim::ONE)) => {
+                        Some(Elem::Int(Dim::ONE))
+                    }
                     _ => None,
                 },
                 (Elem::Ratio(..), true) => Some(e.clone()),
@@ -258,7 +280,13 @@ pub(crate) trait Decide {
     fn at_most(&self, a: &Dim, b: &Dim) -> Option<bool>;
 }
 
-fn apply(op: ScalarOp, args: &[&Elem], operand: DType, result: DType, decide: &dyn Decide) -> Option<Elem> {
+fn apply(
+    op: ScalarOp,
+    args: &[&Elem],
+    operand: DType,
+    result: DType,
+    decide: &dyn Decide,
+) -> Option<Elem> {
     if op == ScalarOp::Select {
         let taken = args[0].dim()?.as_const()?;
         return Some(if taken != 0 { args[1].clone() } else { args[2].clone() });
@@ -283,11 +311,14 @@ fn apply(op: ScalarOp, args: &[&Elem], operand: DType, result: DType, decide: &d
         (ScalarOp::Neg, None) => -a.clone(),
         // Truncation and floor agree when neither side is negative.
         (ScalarOp::Div, Some(b)) => {
-            let fine = decide.at_most(&Dim::ZERO, a) == Some(true) && decide.at_most(&Dim::ONE, b) == Some(true);
+            let fine = decide.at_most(&Dim::ZERO, a) == Some(true)
+                && decide.at_most(&Dim::ONE, b) == Some(true);
             match a.exact_div(b) {
                 Some(whole) if decide.at_most(&Dim::ONE, b) == Some(true) => whole,
                 _ if fine => a.floor_div(b),
-                _ if decide.at_most(a, &Dim::ZERO) == Some(true) && decide.at_most(&Dim::ONE, b) == Some(true) => {
+                _ if decide.at_most(a, &Dim::ZERO) == Some(true)
+                    && decide.at_most(&Dim::ONE, b) == Some(true) =>
+                {
                     -(-a.clone()).floor_div(b)
                 }
                 _ => return None,

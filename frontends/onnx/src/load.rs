@@ -57,7 +57,9 @@ impl LoadError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read { .. } => "E2001",
-            Self::Wire { .. } | Self::Decode { .. } | Self::Empty { .. } | Self::NoGraph { .. } => "E2002",
+            Self::Wire { .. } | Self::Decode { .. } | Self::Empty { .. } | Self::NoGraph { .. } => {
+                "E2002"
+            }
             Self::IrVersion { .. } => "E2003",
         }
     }
@@ -104,7 +106,12 @@ pub fn load(path: &Path) -> Result<Model, LoadError> {
 ///
 /// # Errors
 /// [`LoadError`] when the bytes are no ONNX model or pass a limit.
-pub fn decode(bytes: Bytes, name: &Path, folder: Option<&Path>, limits: Limits) -> Result<Model, LoadError> {
+pub fn decode(
+    bytes: Bytes,
+    name: &Path,
+    folder: Option<&Path>,
+    limits: Limits,
+) -> Result<Model, LoadError> {
     let path = name.to_owned();
     if bytes.is_empty() {
         return Err(LoadError::Empty { path });
@@ -112,7 +119,8 @@ pub fn decode(bytes: Bytes, name: &Path, folder: Option<&Path>, limits: Limits) 
     let file_bytes = bytes.len();
     wire::survey(&bytes, limits.messages, limits.depth)
         .map_err(|source| LoadError::Wire { path: path.clone(), source })?;
-    let proto = ModelProto::decode(bytes).map_err(|source| LoadError::Decode { path: path.clone(), source })?;
+    let proto = ModelProto::decode(bytes)
+        .map_err(|source| LoadError::Decode { path: path.clone(), source })?;
     if proto.graph.is_none() {
         return Err(LoadError::NoGraph { path });
     }
@@ -146,13 +154,17 @@ pub enum ExternalError {
     NoLocation,
     #[error("its external data path `{location}` is not a plain path inside the model's folder")]
     Escapes { location: String },
-    #[error("the model was given as bytes, so its external data `{location}` has no folder to lie in")]
+    #[error(
+        "the model was given as bytes, so its external data `{location}` has no folder to lie in"
+    )]
     NoFolder { location: String },
     #[error("its external data file `{location}` cannot be read: {source}")]
     Read { location: String, source: std::io::Error },
     #[error("its external data gives `{key}` as `{value}`, which is not a byte count")]
     BadNumber { key: String, value: String },
-    #[error("its external data asks for bytes {offset}..{end} of `{location}`, which has {file_bytes}")]
+    #[error(
+        "its external data asks for bytes {offset}..{end} of `{location}`, which has {file_bytes}"
+    )]
     Range { location: String, offset: u64, end: u128, file_bytes: usize },
 }
 
@@ -168,14 +180,22 @@ impl ExternalFiles {
     ///
     /// # Errors
     /// [`ExternalError`] when the path leaves the folder, the file cannot be read, or the range leaves the file.
-    pub fn read(&mut self, tensor: &TensorProto, expected_bytes: usize) -> Result<Bytes, ExternalError> {
-        let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+    pub fn read(
+        &mut self,
+        tensor: &TensorProto,
+        expected_bytes: usize,
+    ) -> Result<Bytes, ExternalError> {
+        let entry = |key: &str| {
+            tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str())
+        };
         let location = entry("location").ok_or(ExternalError::NoLocation)?;
         let number = |key: &str| match entry(key) {
             None => Ok(None),
             Some(value) => match value.trim().parse::<u64>() {
                 Ok(n) => Ok(Some(n)),
-                Err(_) => Err(ExternalError::BadNumber { key: key.to_owned(), value: value.to_owned() }),
+                Err(_) => {
+                    Err(ExternalError::BadNumber { key: key.to_owned(), value: value.to_owned() })
+                }
             },
         };
         let offset = number("offset")?.unwrap_or(0);
@@ -184,7 +204,12 @@ impl ExternalFiles {
         let end = u128::from(offset) + u128::from(length);
         if end > file.len() as u128 {
             let file_bytes = file.len();
-            return Err(ExternalError::Range { location: location.to_owned(), offset, end, file_bytes });
+            return Err(ExternalError::Range {
+                location: location.to_owned(),
+                offset,
+                end,
+                file_bytes,
+            });
         }
         // Both fit in usize: the end is at most the length of the file.
         Ok(file.slice(offset as usize..end as usize))
@@ -194,11 +219,13 @@ impl ExternalFiles {
         if let Some(bytes) = self.open.get(location) {
             return Ok(bytes.clone());
         }
-        let folder =
-            self.folder.as_ref().ok_or_else(|| ExternalError::NoFolder { location: location.to_owned() })?;
+        let folder = self
+            .folder
+            .as_ref()
+            .ok_or_else(|| ExternalError::NoFolder { location: location.to_owned() })?;
         let path = contained(folder, location)?;
-        let bytes =
-            map(&path).map_err(|source| ExternalError::Read { location: location.to_owned(), source })?;
+        let bytes = map(&path)
+            .map_err(|source| ExternalError::Read { location: location.to_owned(), source })?;
         self.open.insert(location.to_owned(), bytes.clone());
         Ok(bytes)
     }
@@ -209,7 +236,8 @@ fn contained(folder: &Path, location: &str) -> Result<PathBuf, ExternalError> {
     let escapes = || ExternalError::Escapes { location: location.to_owned() };
     let read = |source| ExternalError::Read { location: location.to_owned(), source };
     let relative = Path::new(location);
-    let plain = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    let plain =
+        relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if location.is_empty() || location.contains(['\0', '\\']) || !plain {
         return Err(escapes());
     }

@@ -1,6 +1,6 @@
 //! Old operator sets, brought to the current form before operators see a node.
 //!
-//! Attributes that later became inputs are turned into inputs, and renamed operators get their present name. What
+//! Attributes that later became inputs are turned into inputs, and what an old operator implies is said. What
 //! cannot be said this way (a changed meaning) is left to the operator, which sees the version. Knows no IR op.
 
 use tgc_ir::tensor::Tensor;
@@ -30,7 +30,13 @@ struct Moved {
     form: Form,
 }
 
-const fn moved(op: &'static str, until: i64, name: &'static str, position: usize, form: Form) -> Moved {
+const fn moved(
+    op: &'static str,
+    until: i64,
+    name: &'static str,
+    position: usize,
+    form: Form,
+) -> Moved {
     Moved { op, until, name, position, form }
 }
 
@@ -64,8 +70,6 @@ const MOVED: &[Moved] = &[
 
 /// A node in its current form.
 pub(crate) struct Upgraded {
-    /// Operator name.
-    pub op_type: String,
     /// Inputs that the file gave as attributes: (position, tensor, scalar of the type of input 0).
     pub added: Vec<(usize, Tensor, bool)>,
     /// Positions of inputs in the file's order; `None` is an absent one. Equal to the file's unless an input moved.
@@ -76,7 +80,12 @@ pub(crate) struct Upgraded {
 
 fn string(name: &str, value: &'static str) -> AttributeProto {
     let s = bytes::Bytes::from_static(value.as_bytes());
-    AttributeProto { name: name.into(), r#type: AttributeType::String as i32, s, ..Default::default() }
+    AttributeProto {
+        name: name.into(),
+        r#type: AttributeType::String as i32,
+        s,
+        ..Default::default()
+    }
 }
 
 /// Brings a node of the default domain to its current form.
@@ -97,26 +106,12 @@ pub(crate) fn upgrade(node: &NodeProto, version: i64) -> Result<Upgraded, AttrEr
             added.push((m.position, tensor, m.form == Form::Float));
         }
     }
-    let mut out = Upgraded {
-        op_type: node.op_type.clone(),
-        added,
-        inputs: (0..node.input.len()).map(Some).collect(),
-        implied: Vec::new(),
-    };
-    rename(&mut out, version);
-    Ok(out)
-}
-
-fn rename(node: &mut Upgraded, version: i64) {
-    match node.op_type.as_str() {
-        "Scatter" => node.op_type = "ScatterElements".into(),
-        "Upsample" => {
-            node.op_type = "Resize".into();
-            legacy_resize(node);
-        }
-        "Resize" if version < 11 => legacy_resize(node),
-        _ => {}
+    let mut out =
+        Upgraded { added, inputs: (0..node.input.len()).map(Some).collect(), implied: Vec::new() };
+    if node.op_type == "Upsample" || (node.op_type == "Resize" && version < 11) {
+        legacy_resize(&mut out);
     }
+    Ok(out)
 }
 
 /// Upsample and Resize 10 scale about the corner; the scales are input 1 there and input 2 now.
@@ -158,8 +153,11 @@ mod tests {
 
     #[test]
     fn upsample_is_a_resize_about_the_corner() {
-        let new = upgrade(&NodeProto { input: vec!["x".into(), "s".into()], ..node("Upsample", vec![]) }, 9).unwrap();
-        assert_eq!(new.op_type, "Resize");
+        let new = upgrade(
+            &NodeProto { input: vec!["x".into(), "s".into()], ..node("Upsample", vec![]) },
+            9,
+        )
+        .unwrap();
         assert_eq!(new.inputs, [Some(0), None, Some(1)]);
         assert_eq!(new.implied[0].s, "asymmetric");
     }

@@ -85,8 +85,11 @@ impl Cx<'_> {
         let mut inner = Graph::new("region");
         inner.facts = self.graph.facts.clone();
         let name = |i: usize| format!("parameter{i}");
-        let ids: Vec<Val> =
-            parameters.iter().enumerate().map(|(i, ty)| Val::Node(inner.input(&name(i), ty.clone()))).collect();
+        let ids: Vec<Val> = parameters
+            .iter()
+            .enumerate()
+            .map(|(i, ty)| Val::Node(inner.input(&name(i), ty.clone())))
+            .collect();
         let mut captures = Vec::new();
         for (i, &id) in captured.iter().enumerate() {
             captures.push((id, inner.input(&capture_name(i), self.graph.ty(id).clone())));
@@ -98,14 +101,20 @@ impl Cx<'_> {
         let inner = std::mem::replace(&mut self.graph, outer.graph);
         self.graph.facts = inner.facts.clone();
         let types = results?;
-        Ok(Built { graph: inner.pruned(), captures: outer.captures.into_iter().map(|(node, _)| node).collect(), types })
+        Ok(Built {
+            graph: inner.pruned(),
+            captures: outer.captures.into_iter().map(|(node, _)| node).collect(),
+            types,
+        })
     }
 
     fn region_outputs(&mut self, values: &[Val]) -> Result<Vec<TensorType>, OpError> {
         let mut types = Vec::with_capacity(values.len());
         for (i, val) in values.iter().enumerate() {
             if matches!(val, Val::Sequence(..) | Val::Optional(_)) {
-                return Err(OpError::unsupported("has a sub-graph that gives sequences or optionals by a condition on data"));
+                return Err(OpError::unsupported(
+                    "has a sub-graph that gives sequences or optionals by a condition on data",
+                ));
             }
             let node = self.node(val)?;
             self.graph.output(&format!("result{i}"), node);
@@ -121,7 +130,12 @@ impl Cx<'_> {
     }
 
     /// An `if` on data; both branches must give the same types.
-    pub(crate) fn branch_region(&mut self, condition: &Val, then: &GraphProto, otherwise: &GraphProto) -> Result<Outputs, OpError> {
+    pub(crate) fn branch_region(
+        &mut self,
+        condition: &Val,
+        then: &GraphProto,
+        otherwise: &GraphProto,
+    ) -> Result<Outputs, OpError> {
         let condition = self.node(condition)?;
         let condition = self.reshape(condition, &[])?;
         let mut first = self.region(&[], &[], |cx, _| cx.inline(then, &[]))?;
@@ -134,7 +148,9 @@ impl Cx<'_> {
         }
         for (a, b) in first.types.iter().zip(&second.types) {
             if !self.same_type(a, b) {
-                return Err(OpError::unsupported(format!("decides by data between results of type {a} and {b}")));
+                return Err(OpError::unsupported(format!(
+                    "decides by data between results of type {a} and {b}"
+                )));
             }
         }
         let mut operands = vec![condition];
@@ -152,7 +168,8 @@ impl Cx<'_> {
         body: &GraphProto,
         carried: &[Val],
     ) -> Result<Outputs, OpError> {
-        let bound = trip.as_ref().and_then(|t| self.known(t)).and_then(|k| k.elems.first()?.dim().cloned());
+        let bound =
+            trip.as_ref().and_then(|t| self.known(t)).and_then(|k| k.elems.first()?.dim().cloned());
         let trip = match trip {
             Some(trip) => {
                 let trip = self.node(&trip)?;
@@ -173,7 +190,8 @@ impl Cx<'_> {
         let mut parameters = vec![TensorType::scalar(DType::I64)];
         parameters.extend(kept.iter().cloned());
         let built = self.region(&parameters, &[], |cx, values| {
-            let mut inputs = vec![values[0].clone(), crate::known::Known::scalar(DType::Bool, Dim::ONE).into()];
+            let mut inputs =
+                vec![values[0].clone(), crate::known::Known::scalar(DType::Bool, Dim::ONE).into()];
             inputs.extend_from_slice(&values[1..]);
             let mut results = cx.inline(body, &inputs)?;
             if let Some(go) = results.first_mut() {
@@ -187,7 +205,9 @@ impl Cx<'_> {
         }
         for (before, after) in kept.iter().zip(&built.types[1..]) {
             if !self.same_type(before, after) {
-                return Err(OpError::unsupported(format!("carries a value that changes from {before} to {after} in a round")));
+                return Err(OpError::unsupported(format!(
+                    "carries a value that changes from {before} to {after} in a round"
+                )));
             }
         }
         let rounds = self.data_symbol("rounds", &bound.unwrap_or(Dim::Const(1 << 20)));

@@ -15,7 +15,13 @@ pub(crate) fn sides(a: &Dim, b: &Dim, facts: &Facts, origin: &str) -> Option<Vec
     search(&(a.clone() - b.clone()), facts, origin, &mut chosen, DEPTH_MAX).then_some(chosen)
 }
 
-fn search(difference: &Dim, facts: &Facts, origin: &str, chosen: &mut Vec<Require>, depth: usize) -> bool {
+fn search(
+    difference: &Dim,
+    facts: &Facts,
+    origin: &str,
+    chosen: &mut Vec<Require>,
+    depth: usize,
+) -> bool {
     let difference = facts.simplify(&facts.canonical(difference));
     if let Some(value) = difference.as_const() {
         return value == 0;
@@ -28,8 +34,12 @@ fn search(difference: &Dim, facts: &Facts, origin: &str, chosen: &mut Vec<Requir
     let is_min = matches!(atom, Atom::Min(..));
     for (taken, other) in [(x, y), (y, x)] {
         let (low, high) = if is_min { (taken, other) } else { (other, taken) };
-        let require =
-            Require { lhs: low.clone(), relation: Relation::AtMost, rhs: high.clone(), origin: origin.to_owned() };
+        let require = Require {
+            lhs: low.clone(),
+            relation: Relation::AtMost,
+            rhs: high.clone(),
+            origin: origin.to_owned(),
+        };
         let mut with = facts.clone();
         with.require(require.clone());
         chosen.push(require);
@@ -47,7 +57,9 @@ fn extreme(dim: &Dim) -> Option<Atom> {
     p.terms.iter().flat_map(|(monomial, _)| monomial).find_map(|atom| match atom {
         Atom::Symbol(_) => None,
         Atom::FloorDiv(a, b) | Atom::Mod(a, b) => extreme(a).or_else(|| extreme(b)),
-        Atom::Min(a, b) | Atom::Max(a, b) => extreme(a).or_else(|| extreme(b)).or_else(|| Some(atom.clone())),
+        Atom::Min(a, b) | Atom::Max(a, b) => {
+            extreme(a).or_else(|| extreme(b)).or_else(|| Some(atom.clone()))
+        }
     })
 }
 

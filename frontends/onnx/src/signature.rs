@@ -26,11 +26,19 @@ pub(crate) struct Symbols {
 impl Symbols {
     /// A symbol that no dim of the model has, named after `hint`.
     pub(crate) fn fresh(&mut self, hint: &str) -> Symbol {
-        let hint: String = hint.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        let hint: String = hint
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' })
+            .collect();
         let hint = hint.trim_matches('_');
-        let hint = if hint.is_empty() || hint.starts_with(|c: char| c.is_ascii_digit()) { "d" } else { hint };
+        let hint = if hint.is_empty() || hint.starts_with(|c: char| c.is_ascii_digit()) {
+            "d"
+        } else {
+            hint
+        };
         for n in 0u32.. {
-            let symbol = if n == 0 { Symbol::new(hint) } else { Symbol::new(format!("{hint}_{n}")) };
+            let symbol =
+                if n == 0 { Symbol::new(hint) } else { Symbol::new(format!("{hint}_{n}")) };
             if self.used.insert(symbol.clone()) {
                 return symbol;
             }
@@ -68,7 +76,10 @@ fn parse(name: &str) -> Option<Dim> {
     }
     let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | ':' | '/');
     // A hyphen inside a word belongs to the name; with spaces around it, it subtracts.
-    if name.chars().all(is_name) && !name.contains("//") && name.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+    if name.chars().all(is_name)
+        && !name.contains("//")
+        && name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+    {
         return Some(Dim::symbol(name));
     }
     match name.parse::<Dim>() {
@@ -86,16 +97,24 @@ fn low(name: &str) -> i64 {
 ///
 /// # Errors
 /// A sentence that says what is missing or not supported.
-pub(crate) fn input_type(info: &ValueInfoProto, symbols: &mut Symbols, facts: &mut Facts) -> Result<TensorType, String> {
+pub(crate) fn input_type(
+    info: &ValueInfoProto,
+    symbols: &mut Symbols,
+    facts: &mut Facts,
+) -> Result<TensorType, String> {
     let name = &info.name;
     let tensor = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
         Some(TypeValue::Tensor(t)) => t,
-        Some(other) => return Err(format!("input `{name}` is {}; only tensors are supported", kind(other))),
+        Some(other) => {
+            return Err(format!("input `{name}` is {}; only tensors are supported", kind(other)));
+        }
         None => return Err(format!("input `{name}` has no type")),
     };
     let dtype = tensors::dtype(tensor.elem_type).map_err(|e| format!("input `{name}`: {e}"))?;
     let Some(shape) = &tensor.shape else {
-        return Err(format!("input `{name}` has no rank; declare its shape, with symbolic dims where it varies"));
+        return Err(format!(
+            "input `{name}` has no rank; declare its shape, with symbolic dims where it varies"
+        ));
     };
     let mut extents = Vec::with_capacity(shape.dim.len());
     for (axis, dim) in shape.dim.iter().enumerate() {
@@ -108,7 +127,9 @@ pub(crate) fn input_type(info: &ValueInfoProto, symbols: &mut Symbols, facts: &m
                 let known = |d: &Dim| {
                     d.as_symbol().is_some() || d.symbols().iter().all(|s| symbols.plain.contains(s))
                 };
-                parse(text).filter(known).unwrap_or_else(|| Dim::from(&symbols.fresh(&format!("{name}_{axis}"))))
+                parse(text)
+                    .filter(known)
+                    .unwrap_or_else(|| Dim::from(&symbols.fresh(&format!("{name}_{axis}"))))
             }
             _ => Dim::from(&symbols.fresh(&format!("{name}_{axis}"))),
         };
@@ -148,7 +169,10 @@ mod tests {
     fn info(dims: &[DimensionValue]) -> ValueInfoProto {
         let dim = dims.iter().map(|v| DimensionProto { value: Some(v.clone()) }).collect();
         let tensor = TensorTypeProto { elem_type: 1, shape: Some(TensorShapeProto { dim }) };
-        ValueInfoProto { name: "x".into(), r#type: Some(TypeProto { value: Some(TypeValue::Tensor(tensor)) }) }
+        ValueInfoProto {
+            name: "x".into(),
+            r#type: Some(TypeProto { value: Some(TypeValue::Tensor(tensor)) }),
+        }
     }
 
     fn p(name: &str) -> DimensionValue {
@@ -164,7 +188,8 @@ mod tests {
 
     #[test]
     fn named_dims_and_expressions() {
-        let (ty, facts) = declared(&[p("batch"), p("past"), p("past + 1"), DimensionValue::Value(64)]);
+        let (ty, facts) =
+            declared(&[p("batch"), p("past"), p("past + 1"), DimensionValue::Value(64)]);
         assert_eq!(ty, "f32[batch, past, past + 1, 64]");
         assert_eq!(facts.bounds_of(&Symbol::new("batch")).unwrap().low, 1);
         assert_eq!(facts.bounds_of(&Symbol::new("past")).unwrap().low, 0);
@@ -172,7 +197,8 @@ mod tests {
 
     #[test]
     fn nameless_dims_are_fresh() {
-        let (ty, _) = declared(&[p(""), p("?"), p("unk__12"), DimensionValue::Value(-1), p("no*where")]);
+        let (ty, _) =
+            declared(&[p(""), p("?"), p("unk__12"), DimensionValue::Value(-1), p("no*where")]);
         assert_eq!(ty, "f32[x_0, x_1, x_2, x_3, x_4]");
     }
 

@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 use prost::Message;
-use thiserror::Error;
 use tgc_ir::dtype::DType;
 use tgc_ir::tensor::{Tensor, TensorError, element_count};
+use thiserror::Error;
 
 use crate::load::{ExternalError, ExternalFiles};
 use crate::proto::{SparseTensorProto, TensorProto};
@@ -18,7 +18,9 @@ use crate::proto::{SparseTensorProto, TensorProto};
 pub enum ReadTensorError {
     #[error("not a TensorProto: {0}")]
     Decode(#[from] prost::DecodeError),
-    #[error("not a TensorProto with an element type (a sequence or an optional value is not supported here)")]
+    #[error(
+        "not a TensorProto with an element type (a sequence or an optional value is not supported here)"
+    )]
     NoType,
     #[error("element type {name} is not supported")]
     Type { name: String },
@@ -44,9 +46,35 @@ pub enum ReadTensorError {
 
 /// Names of ONNX element types by number (`TensorProto.DataType`), for messages.
 const TYPE_NAMES: &[&str] = &[
-    "undefined", "float", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16", "double",
-    "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2",
-    "float8e5m2fnuz", "uint4", "int4", "float4e2m1", "float8e8m0", "uint2", "int2", "float6e2m3", "float6e3m2",
+    "undefined",
+    "float",
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "int32",
+    "int64",
+    "string",
+    "bool",
+    "float16",
+    "double",
+    "uint32",
+    "uint64",
+    "complex64",
+    "complex128",
+    "bfloat16",
+    "float8e4m3fn",
+    "float8e4m3fnuz",
+    "float8e5m2",
+    "float8e5m2fnuz",
+    "uint4",
+    "int4",
+    "float4e2m1",
+    "float8e8m0",
+    "uint2",
+    "int2",
+    "float6e2m3",
+    "float6e3m2",
 ];
 
 /// ONNX's name of an element type number.
@@ -87,9 +115,11 @@ pub(crate) fn dtype(data_type: i32) -> Result<DType, ReadTensorError> {
 fn extents(dims: &[i64]) -> Result<(Vec<usize>, usize), ReadTensorError> {
     let mut shape = Vec::with_capacity(dims.len());
     for (axis, &extent) in dims.iter().enumerate() {
-        shape.push(usize::try_from(extent).map_err(|_| ReadTensorError::Negative { axis, extent })?);
+        shape
+            .push(usize::try_from(extent).map_err(|_| ReadTensorError::Negative { axis, extent })?);
     }
-    let count = element_count(&shape).ok_or_else(|| ReadTensorError::TooLarge { dims: dims.to_vec() })?;
+    let count =
+        element_count(&shape).ok_or_else(|| ReadTensorError::TooLarge { dims: dims.to_vec() })?;
     Ok((shape, count))
 }
 
@@ -97,7 +127,10 @@ fn extents(dims: &[i64]) -> Result<(Vec<usize>, usize), ReadTensorError> {
 ///
 /// # Errors
 /// [`ReadTensorError`] when type, extents and bytes do not fit together or external data is refused.
-pub(crate) fn read(proto: &TensorProto, external: &mut ExternalFiles) -> Result<Tensor, ReadTensorError> {
+pub(crate) fn read(
+    proto: &TensorProto,
+    external: &mut ExternalFiles,
+) -> Result<Tensor, ReadTensorError> {
     let dtype = dtype(proto.data_type)?;
     let (shape, count) = extents(&proto.dims)?;
     if proto.segment.is_some() {
@@ -207,7 +240,8 @@ pub(crate) fn read_sparse(
     for i in 0..stored {
         let position = &at[i * per_value..(i + 1) * per_value];
         let linear = linear_index(position, &shape, count).ok_or(ReadTensorError::SparseForm)?;
-        bytes[linear * width..(linear + 1) * width].copy_from_slice(&values.bytes()[i * width..(i + 1) * width]);
+        bytes[linear * width..(linear + 1) * width]
+            .copy_from_slice(&values.bytes()[i * width..(i + 1) * width]);
     }
     Ok(Tensor::new(values.dtype(), shape, bytes.into())?)
 }
@@ -236,7 +270,9 @@ pub fn read_tensor_pb(bytes: Bytes) -> Result<(String, Tensor), ReadTensorError>
         return Err(ReadTensorError::NoType);
     }
     if proto.data_location == 1 {
-        return Err(ReadTensorError::External(ExternalError::NoFolder { location: "external data".into() }));
+        return Err(ReadTensorError::External(ExternalError::NoFolder {
+            location: "external data".into(),
+        }));
     }
     let mut none = crate::load::no_external_files();
     Ok((proto.name.clone(), read(&proto, &mut none)?))
@@ -275,19 +311,32 @@ mod tests {
 
     #[test]
     fn half_precision_stands_in_int32_data() {
-        let proto = TensorProto { dims: vec![2], data_type: 10, int32_data: vec![0x3c00, 0xc000], ..Default::default() };
+        let proto = TensorProto {
+            dims: vec![2],
+            data_type: 10,
+            int32_data: vec![0x3c00, 0xc000],
+            ..Default::default()
+        };
         assert_eq!(read(&proto, &mut none()).unwrap().to_f64(), vec![1.0, -2.0]);
     }
 
     #[test]
     fn sparse_tensors_are_written_out() {
-        let ints = |dims: Vec<i64>, data: Vec<i64>| TensorProto { dims, data_type: 7, int64_data: data, ..Default::default() };
+        let ints = |dims: Vec<i64>, data: Vec<i64>| TensorProto {
+            dims,
+            data_type: 7,
+            int64_data: data,
+            ..Default::default()
+        };
         let proto = SparseTensorProto {
             values: Some(ints(vec![2], vec![5, 6])),
             indices: Some(ints(vec![2, 2], vec![0, 1, 1, 0])),
             dims: vec![2, 2],
         };
-        assert_eq!(read_sparse(&proto, &mut none(), 1 << 20).unwrap().to_i64(), Some(vec![0, 5, 6, 0]));
+        assert_eq!(
+            read_sparse(&proto, &mut none(), 1 << 20).unwrap().to_i64(),
+            Some(vec![0, 5, 6, 0])
+        );
         assert!(read_sparse(&proto, &mut none(), 8).is_err());
     }
 }

@@ -90,7 +90,9 @@ impl From<AttrError> for OpError {
 impl From<crate::tensors::ReadTensorError> for OpError {
     fn from(error: crate::tensors::ReadTensorError) -> Self {
         match error {
-            crate::tensors::ReadTensorError::Type { .. } => Self::Unsupported(format!("needs {error}")),
+            crate::tensors::ReadTensorError::Type { .. } => {
+                Self::Unsupported(format!("needs {error}"))
+            }
             other => Self::Tensor(format!("has a tensor that cannot be read: {other}")),
         }
     }

@@ -90,7 +90,13 @@ impl Survey<'_> {
         Ok(start)
     }
 
-    fn message(&mut self, kind: Kind, mut at: usize, end: usize, depth: usize) -> Result<(), WireError> {
+    fn message(
+        &mut self,
+        kind: Kind,
+        mut at: usize,
+        end: usize,
+        depth: usize,
+    ) -> Result<(), WireError> {
         if depth > self.max_depth {
             return Err(WireError::TooDeep { limit: self.max_depth });
         }
@@ -136,7 +142,11 @@ impl Survey<'_> {
 ///
 /// # Errors
 /// [`WireError`] when a length leaves its parent, a tag is no tag, or one of the limits is passed.
-pub(crate) fn survey(bytes: &[u8], max_messages: usize, max_depth: usize) -> Result<usize, WireError> {
+pub(crate) fn survey(
+    bytes: &[u8],
+    max_messages: usize,
+    max_depth: usize,
+) -> Result<usize, WireError> {
     let mut survey = Survey { bytes, messages: 0, max_messages, max_depth };
     survey.message(Kind::Model, 0, bytes.len(), 0)?;
     Ok(survey.messages)
@@ -163,7 +173,13 @@ mod tests {
         // graph -> node -> attribute -> graph -> ..., built from the inside
         let mut inner = Vec::new();
         for round in 0..30 {
-            let tag = if round % 3 == 0 { 0x32 } else if round % 3 == 1 { 0x2a } else { 0x0a };
+            let tag = if round % 3 == 0 {
+                0x32
+            } else if round % 3 == 1 {
+                0x2a
+            } else {
+                0x0a
+            };
             let mut outer = vec![tag];
             let mut length = inner.len();
             while length >= 0x80 {

@@ -74,6 +74,11 @@ impl<'a> Evaluator<'a> {
         Ok(Evaluator { graph, mode, inputs, binding, values: vec![None; graph.len()] })
     }
 
+    /// For values that depend on no input and no symbol.
+    pub fn unbound(graph: &'a Graph, mode: Mode) -> Self {
+        Evaluator { graph, mode, inputs: BTreeMap::new(), binding: Binding::default(), values: vec![None; graph.len()] }
+    }
+
     /// For regions: parameters in order, and symbols of the surroundings.
     pub(crate) fn for_region(graph: &'a Graph, params: &[Arc<Array>], binding: &Binding, mode: Mode) -> Self {
         let names = graph.inputs().iter().filter_map(|n| match graph.op(*n) {

@@ -6,10 +6,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tgc_ir::dim::{Dim, Symbol};
-use tgc_ir::kernel_program::{Access, Anchor, Body, Buffer as Argument, Epilogue, InstKind, KernelProgram, Load, Loops, Store, axis};
-use tgc_ir::plan::{HostStep, Place, Plan, PlanBuffer, Source, Step};
 use tgc_ir::Tensor;
+use tgc_ir::dim::{Dim, Symbol};
+use tgc_ir::kernel_program::{
+    Access, Anchor, Body, Buffer as Argument, Epilogue, InstKind, KernelProgram, Load, Loops,
+    Store, axis,
+};
+use tgc_ir::plan::{HostStep, Place, Plan, PlanBuffer, Source, Step};
 
 use super::error::CpuError;
 use super::exec::{Exec, Memory};
@@ -100,10 +103,17 @@ impl CpuEngine {
             options.threads
         };
         let isa = options.isa.unwrap_or_else(Isa::best);
-        let mut engine =
-            Self { weights, isa, pool: Pool::new(threads)?, steps: Vec::new(), launches: Vec::new(), plan };
+        let mut engine = Self {
+            weights,
+            isa,
+            pool: Pool::new(threads)?,
+            steps: Vec::new(),
+            launches: Vec::new(),
+            plan,
+        };
         let steps = engine.plan.steps.clone();
-        let kernels: Vec<Arc<KernelProgram>> = engine.plan.kernels.iter().cloned().map(Arc::new).collect();
+        let kernels: Vec<Arc<KernelProgram>> =
+            engine.plan.kernels.iter().cloned().map(Arc::new).collect();
         engine.steps = engine.nodes(&steps, &kernels)?;
         Ok(Arc::new(engine))
     }
@@ -120,7 +130,11 @@ impl CpuEngine {
         self.isa
     }
 
-    fn nodes(&mut self, steps: &[Step], kernels: &[Arc<KernelProgram>]) -> Result<Vec<Node>, CpuError> {
+    fn nodes(
+        &mut self,
+        steps: &[Step],
+        kernels: &[Arc<KernelProgram>],
+    ) -> Result<Vec<Node>, CpuError> {
         steps.iter().map(|step| self.node(step, kernels)).collect()
     }
 
@@ -128,7 +142,8 @@ impl CpuEngine {
         Ok(match step {
             Step::Launch(launch) => {
                 let kernel = kernels.get(launch.kernel as usize).cloned();
-                let kernel = kernel.ok_or_else(|| malformed("launch", "names no kernel of the plan"))?;
+                let kernel =
+                    kernel.ok_or_else(|| malformed("launch", "names no kernel of the plan"))?;
                 Node::Launch(self.site(kernel, launch.buffers.clone())?)
             }
             Step::Copy { from, to } => Node::Launch(self.copy(*from, *to, false)?),
@@ -143,7 +158,11 @@ impl CpuEngine {
                 condition: l.condition,
                 iteration: l.iteration,
                 body: self.nodes(&l.body, kernels)?,
-                carried: l.carried.iter().map(|&(a, b)| self.copy(a, b, false)).collect::<Result<_, _>>()?,
+                carried: l
+                    .carried
+                    .iter()
+                    .map(|&(a, b)| self.copy(a, b, false))
+                    .collect::<Result<_, _>>()?,
                 stacked: l
                     .stacked
                     .iter()
@@ -155,8 +174,13 @@ impl CpuEngine {
     }
 
     fn site(&mut self, kernel: Arc<KernelProgram>, buffers: Vec<u32>) -> Result<usize, CpuError> {
-        if buffers.len() != kernel.buffers.len() || buffers.iter().any(|&b| b as usize >= self.plan.buffers.len()) {
-            return Err(malformed(&kernel.name, "a launch binds other arguments than the kernel has"));
+        if buffers.len() != kernel.buffers.len()
+            || buffers.iter().any(|&b| b as usize >= self.plan.buffers.len())
+        {
+            return Err(malformed(
+                &kernel.name,
+                "a launch binds other arguments than the kernel has",
+            ));
         }
         for (argument, &buffer) in kernel.buffers.iter().zip(&buffers) {
             let weight = matches!(self.plan.buffers[buffer as usize].place, Place::Weight(_));
@@ -167,7 +191,9 @@ impl CpuEngine {
         let mut symbols = Vec::new();
         for symbol in kernel.symbols() {
             let at = self.plan.symbol_index(&symbol);
-            symbols.push(at.ok_or_else(|| malformed(&kernel.name, &format!("`{symbol}` is no symbol of the plan")))?);
+            symbols.push(at.ok_or_else(|| {
+                malformed(&kernel.name, &format!("`{symbol}` is no symbol of the plan"))
+            })?);
         }
         self.launches.push(LaunchSite { kernel, buffers, symbols, packs: Packs::default() });
         Ok(self.launches.len() - 1)
@@ -175,7 +201,9 @@ impl CpuEngine {
 
     /// A launch that copies a buffer; with `slice`, to one slice along the first axis of the target.
     fn copy(&mut self, from: u32, to: u32, slice: bool) -> Result<usize, CpuError> {
-        let buffer = |b: u32| self.plan.buffers.get(b as usize).ok_or_else(|| malformed("copy", "names no buffer"));
+        let buffer = |b: u32| {
+            self.plan.buffers.get(b as usize).ok_or_else(|| malformed("copy", "names no buffer"))
+        };
         let (source, target) = (buffer(from)?, buffer(to)?);
         let skip = usize::from(slice);
         if source.dtype != target.dtype || source.shape.len() + skip != target.shape.len() {
@@ -218,7 +246,9 @@ impl Weight {
     }
 
     fn region(&self) -> Region {
-        self.aligned.as_ref().map_or_else(|| region::of_bytes(self.tensor.bytes()), region::of_shared)
+        self.aligned
+            .as_ref()
+            .map_or_else(|| region::of_bytes(self.tensor.bytes()), region::of_shared)
     }
 }
 
@@ -284,7 +314,11 @@ impl CpuInstance {
     /// Binds symbols from the inputs and, when they changed, computes sizes and offsets anew.
     fn bind(&mut self, plan: &Plan, inputs: &[Tensor]) -> Result<(), CpuError> {
         if inputs.len() != plan.inputs.len() {
-            return Err(CpuError::Count { what: "inputs", expected: plan.inputs.len(), found: inputs.len() });
+            return Err(CpuError::Count {
+                what: "inputs",
+                expected: plan.inputs.len(),
+                found: inputs.len(),
+            });
         }
         let values = bind_symbols(plan, inputs)?;
         check_inputs(plan, inputs, &values)?;
@@ -295,8 +329,10 @@ impl CpuInstance {
         check_constraints(plan, &values)?;
         let lookup = |s: &Symbol| plan.symbol_index(s).and_then(|i| values.get(i).copied());
         let eval = |dim: &Dim| {
-            let value = number(dim, &lookup).map_err(|source| CpuError::Dim { kernel: "memory plan".into(), source })?;
-            usize::try_from(value).map_err(|_| CpuError::Memory { what: "a buffer", bytes: dim.to_string() })
+            let value = number(dim, &lookup)
+                .map_err(|source| CpuError::Dim { kernel: "memory plan".into(), source })?;
+            usize::try_from(value)
+                .map_err(|_| CpuError::Memory { what: "a buffer", bytes: dim.to_string() })
         };
         let arena = eval(&plan.arena_bytes)?;
         if arena > isize::MAX as usize / 2 {
@@ -309,7 +345,10 @@ impl CpuInstance {
                 Place::Arena { offset } => {
                     let offset = eval(offset)?;
                     if offset % 16 != 0 || offset + bytes > arena {
-                        return Err(malformed(&buffer.name, "a buffer lies outside the arena or off its alignment"));
+                        return Err(malformed(
+                            &buffer.name,
+                            "a buffer lies outside the arena or off its alignment",
+                        ));
                     }
                     offset
                 }
@@ -329,7 +368,11 @@ impl CpuInstance {
         let plan = &engine.plan;
         let written = |b: usize| {
             let writes = |l: &LaunchSite| {
-                l.kernel.buffers.iter().zip(&l.buffers).any(|(a, &x)| x as usize == b && a.access != Access::Read)
+                l.kernel
+                    .buffers
+                    .iter()
+                    .zip(&l.buffers)
+                    .any(|(a, &x)| x as usize == b && a.access != Access::Read)
             };
             matches!(plan.buffers[b].place, Place::Input(_)) && engine.launches.iter().any(writes)
         };
@@ -344,7 +387,9 @@ impl CpuInstance {
                 Place::Input(i) => {
                     let input = &inputs[i as usize];
                     let aligned = region::is_aligned(input.bytes(), input.dtype());
-                    if aligned && plan.inputs[i as usize].state.is_none() || (aligned && !written(b)) {
+                    if aligned && plan.inputs[i as usize].state.is_none()
+                        || (aligned && !written(b))
+                    {
                         region::of_bytes(input.bytes())
                     } else {
                         let copy = self.copies[i as usize].get_or_insert_with(|| Buffer::zeroed(0));
@@ -380,10 +425,19 @@ impl CpuInstance {
     }
 
     /// Runs a launch; `shift` moves its second argument by elements.
-    fn launch(&mut self, engine: &CpuEngine, at: usize, shift: Option<usize>) -> Result<(), CpuError> {
+    fn launch(
+        &mut self,
+        engine: &CpuEngine,
+        at: usize,
+        shift: Option<usize>,
+    ) -> Result<(), CpuError> {
         let site = &engine.launches[at];
         let current = match &self.programs[at] {
-            Some((values, program)) if site.symbols.iter().zip(values).all(|(&s, v)| self.symbols[s] == *v) => program,
+            Some((values, program))
+                if site.symbols.iter().zip(values).all(|(&s, v)| self.symbols[s] == *v) =>
+            {
+                program
+            }
             _ => {
                 let program = self.bind_launch(engine, site)?;
                 let values = site.symbols.iter().map(|&s| self.symbols[s]).collect();
@@ -395,7 +449,8 @@ impl CpuInstance {
         if let Some(elements) = shift {
             let bytes = site.kernel.buffers[1].dtype.storage_bytes(elements);
             let whole = self.arguments[1];
-            self.arguments[1] = whole.part(bytes.min(whole.bytes()), whole.bytes().saturating_sub(bytes));
+            self.arguments[1] =
+                whole.part(bytes.min(whole.bytes()), whole.bytes().saturating_sub(bytes));
         }
         let exec = Exec { isa: engine.isa, pool: &engine.pool, memory: &self.memory };
         current.run(exec, &self.arguments);
@@ -411,13 +466,17 @@ impl CpuInstance {
                 _ => None,
             })
             .collect();
-        let lookup = |s: &Symbol| engine.plan.symbol_index(s).and_then(|i| self.symbols.get(i).copied());
+        let lookup =
+            |s: &Symbol| engine.plan.symbol_index(s).and_then(|i| self.symbols.get(i).copied());
         CpuProgram::bind(&site.kernel, &lookup, engine.isa, &constants, &site.packs)
     }
 
     /// Extents and strides of a buffer under the current symbols.
     fn view(&self, plan: &Plan, b: u32) -> Result<host::View, CpuError> {
-        let buffer = plan.buffers.get(b as usize).ok_or_else(|| malformed("host step", "names no buffer"))?;
+        let buffer = plan
+            .buffers
+            .get(b as usize)
+            .ok_or_else(|| malformed("host step", "names no buffer"))?;
         let lookup = |s: &Symbol| plan.symbol_index(s).and_then(|i| self.symbols.get(i).copied());
         let numbers = |dims: &[Dim]| {
             dims.iter()
@@ -430,7 +489,11 @@ impl CpuInstance {
     }
 
     fn host(&mut self, engine: &CpuEngine, step: &HostStep) -> Result<(), CpuError> {
-        let inputs = step.inputs.iter().map(|&b| self.view(&engine.plan, b)).collect::<Result<Vec<_>, _>>()?;
+        let inputs = step
+            .inputs
+            .iter()
+            .map(|&b| self.view(&engine.plan, b))
+            .collect::<Result<Vec<_>, _>>()?;
         let results = host::run(&step.op, &inputs)?;
         if let Some(at) = step.count.as_ref().and_then(|s| engine.plan.symbol_index(s)) {
             self.symbols[at] = results.count;
@@ -481,7 +544,8 @@ impl CpuInstance {
         let view = self.view(plan, port.buffer)?;
         let shape: Vec<usize> = view.shape.iter().map(|&n| n.max(0) as usize).collect();
         let bytes = port.dtype.storage_bytes(shape.iter().product());
-        let own = matches!(plan.buffers[port.buffer as usize].place, Place::Output(o) if o as usize == i);
+        let own =
+            matches!(plan.buffers[port.buffer as usize].place, Place::Output(o) if o as usize == i);
         if own && view.is_dense() {
             let mut data = std::mem::take(&mut outputs[i]);
             data.truncate(bytes);
@@ -508,13 +572,18 @@ fn bind_symbols(plan: &Plan, inputs: &[Tensor]) -> Result<Vec<i64>, CpuError> {
         let earlier = |s: &Symbol| plan.symbol_index(s).and_then(|i| values.get(i).copied());
         let eval = |dim: &Dim, extent: i64| {
             let lookup = |s: &Symbol| if s.name() == "$0" { Some(extent) } else { earlier(s) };
-            number(dim, &lookup).map_err(|source| CpuError::Dim { kernel: "signature".into(), source })
+            number(dim, &lookup)
+                .map_err(|source| CpuError::Dim { kernel: "signature".into(), source })
         };
         let value = match &source.source {
             Source::InputExtent { input, axis, solve } => {
                 let port = &plan.inputs[*input as usize];
                 let tensor = &inputs[*input as usize];
-                let extent = tensor.shape().get(*axis as usize).copied().ok_or_else(|| wrong_type(port, tensor))?;
+                let extent = tensor
+                    .shape()
+                    .get(*axis as usize)
+                    .copied()
+                    .ok_or_else(|| wrong_type(port, tensor))?;
                 eval(solve, extent as i64)?
             }
             Source::InputElement { input, element } => {
@@ -550,7 +619,11 @@ fn check_inputs(plan: &Plan, inputs: &[Tensor], values: &[i64]) -> Result<(), Cp
     for (port, tensor) in plan.inputs.iter().zip(inputs) {
         let fits = port.dtype == tensor.dtype()
             && port.shape.len() == tensor.shape().len()
-            && port.shape.iter().zip(tensor.shape()).all(|(d, &n)| number(d, &lookup) == Ok(n as i64));
+            && port
+                .shape
+                .iter()
+                .zip(tensor.shape())
+                .all(|(d, &n)| number(d, &lookup) == Ok(n as i64));
         if !fits {
             return Err(wrong_type(port, tensor));
         }
@@ -562,9 +635,13 @@ fn check_constraints(plan: &Plan, values: &[i64]) -> Result<(), CpuError> {
     let lookup = |s: &Symbol| plan.symbol_index(s).and_then(|i| values.get(i).copied());
     for require in &plan.requires {
         let holds = require.holds(&lookup);
-        let holds = holds.map_err(|source| CpuError::Dim { kernel: require.origin.clone(), source })?;
+        let holds =
+            holds.map_err(|source| CpuError::Dim { kernel: require.origin.clone(), source })?;
         if !holds {
-            return Err(CpuError::Require { require: require.to_string(), origin: require.origin.clone() });
+            return Err(CpuError::Require {
+                require: require.to_string(),
+                origin: require.origin.clone(),
+            });
         }
     }
     Ok(())

@@ -23,7 +23,9 @@ pub enum CpuError {
         why: String,
     },
     /// A kernel would touch memory outside a buffer.
-    #[error("kernel `{kernel}` reaches element {element} of argument {argument}, which has {elements}")]
+    #[error(
+        "kernel `{kernel}` reaches element {element} of argument {argument}, which has {elements}"
+    )]
     OutOfBounds {
         /// Name of the kernel.
         kernel: String,

@@ -50,7 +50,10 @@ impl View {
     }
 
     fn outside(&self) -> CpuError {
-        CpuError::Step { step: "host".into(), why: format!("a tensor {:?} is larger than its buffer", self.shape) }
+        CpuError::Step {
+            step: "host".into(),
+            why: format!("a tensor {:?} is larger than its buffer", self.shape),
+        }
     }
 
     /// The element of a tensor of one.
@@ -95,13 +98,16 @@ pub(super) fn run(op: &HostOp, inputs: &[View]) -> Result<Results, CpuError> {
 }
 
 fn first(inputs: &[View]) -> Result<&View, CpuError> {
-    inputs.first().ok_or_else(|| CpuError::Step { step: "host".into(), why: "it has no operand".into() })
+    inputs
+        .first()
+        .ok_or_else(|| CpuError::Step { step: "host".into(), why: "it has no operand".into() })
 }
 
 fn nonzero(input: &View) -> Result<Results, CpuError> {
     let rank = input.shape.len();
     let values = input.values()?;
-    let hits: Vec<i64> = (0..values.len()).filter(|&i| values[i].is_true()).map(|i| i as i64).collect();
+    let hits: Vec<i64> =
+        (0..values.len()).filter(|&i| values[i].is_true()).map(|i| i as i64).collect();
     let mut out = vec![0; rank * hits.len()];
     for (c, &hit) in hits.iter().enumerate() {
         let mut rest = hit;
@@ -126,7 +132,11 @@ fn order(a: Value, b: Value) -> std::cmp::Ordering {
 }
 
 fn order_all(a: &[Value], b: &[Value]) -> std::cmp::Ordering {
-    a.iter().zip(b).map(|(x, y)| order(*x, *y)).find(|o| o.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
+    a.iter()
+        .zip(b)
+        .map(|(x, y)| order(*x, *y))
+        .find(|o| o.is_ne())
+        .unwrap_or(std::cmp::Ordering::Equal)
 }
 
 fn unique(input: &View, axis: Option<u32>, sorted: bool) -> Result<Results, CpuError> {
@@ -135,7 +145,11 @@ fn unique(input: &View, axis: Option<u32>, sorted: bool) -> Result<Results, CpuE
     let extent = |i: usize| input.shape[i].max(0) as usize;
     let (outer, count, inner) = match axis {
         None => (1, values.len(), 1),
-        Some(a) => ((0..a).map(extent).product(), extent(a), (a + 1..input.shape.len()).map(extent).product()),
+        Some(a) => (
+            (0..a).map(extent).product(),
+            extent(a),
+            (a + 1..input.shape.len()).map(extent).product(),
+        ),
     };
     // One slice per position of the axis.
     let slices: Vec<Vec<Value>> = (0..count)
@@ -220,13 +234,18 @@ fn overlap(a: &[f64; 4], b: &[f64; 4]) -> f64 {
 /// ONNX NonMaxSuppression-11: boxes, scores, then optional limits.
 fn suppress(inputs: &[View], center_point: bool) -> Result<Results, CpuError> {
     let [boxes, scores, limits @ ..] = inputs else {
-        return Err(CpuError::Step { step: "host".into(), why: "suppression needs boxes and scores".into() });
+        return Err(CpuError::Step {
+            step: "host".into(),
+            why: "suppression needs boxes and scores".into(),
+        });
     };
     let limit = |i: usize| limits.get(i).map(View::first).transpose();
     let most = limit(0)?.map_or(0, |v| v.as_int()).max(0) as usize;
     let overlap_limit = limit(1)?.map_or(0.0, Value::as_f64);
     let score_limit = limit(2)?.map(Value::as_f64);
-    let to_f64 = |v: &View| Ok::<_, CpuError>(v.values()?.into_iter().map(Value::as_f64).collect::<Vec<f64>>());
+    let to_f64 = |v: &View| {
+        Ok::<_, CpuError>(v.values()?.into_iter().map(Value::as_f64).collect::<Vec<f64>>())
+    };
     let (points, marks) = (to_f64(boxes)?, to_f64(scores)?);
     let (classes, n) = (scores.shape[1] as usize, scores.shape[2] as usize);
     let mut out = Vec::new();
@@ -235,7 +254,9 @@ fn suppress(inputs: &[View], center_point: bool) -> Result<Results, CpuError> {
             let marks = &marks[(image * classes + class) * n..(image * classes + class + 1) * n];
             let mut order: Vec<usize> =
                 (0..n).filter(|&i| score_limit.is_none_or(|limit| marks[i] > limit)).collect();
-            order.sort_by(|&a, &b| marks[b].partial_cmp(&marks[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b)));
+            order.sort_by(|&a, &b| {
+                marks[b].partial_cmp(&marks[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
+            });
             let mut kept: Vec<(usize, [f64; 4])> = Vec::new();
             for i in order {
                 if kept.len() >= most {

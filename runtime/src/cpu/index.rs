@@ -68,7 +68,13 @@ pub fn bind(dim: &Dim, symbols: &Symbols<'_>) -> Dim {
     if dim.as_const().is_some() {
         return dim.clone();
     }
-    dim.substitute(&|s| if as_axis(s).is_some() || as_value(s).is_some() { None } else { symbols(s).map(Dim::Const) })
+    dim.substitute(&|s| {
+        if as_axis(s).is_some() || as_value(s).is_some() {
+            None
+        } else {
+            symbols(s).map(Dim::Const)
+        }
+    })
 }
 
 /// The number that `dim` is under `symbols`.
@@ -122,7 +128,8 @@ pub fn tree(dim: &Dim, axes: usize) -> Result<Expr, DimError> {
 }
 
 fn of_atom(atom: &Atom, axes: usize) -> Result<Expr, DimError> {
-    let pair = |a: &Dim, b: &Dim| Ok::<_, DimError>((Box::new(tree(a, axes)?), Box::new(tree(b, axes)?)));
+    let pair =
+        |a: &Dim, b: &Dim| Ok::<_, DimError>((Box::new(tree(a, axes)?), Box::new(tree(b, axes)?)));
     Ok(match atom {
         Atom::Symbol(s) => match (as_axis(s), as_value(s)) {
             (Some(axis), _) if axis < axes => {
@@ -193,7 +200,9 @@ impl Walk {
                 continue;
             }
             match axes.last_mut() {
-                Some((outer, s)) if *s == stride * extent => (*outer, *s) = (*outer * extent, stride),
+                Some((outer, s)) if *s == stride * extent => {
+                    (*outer, *s) = (*outer * extent, stride)
+                }
                 _ => axes.push((extent, stride)),
             }
         }
@@ -252,7 +261,9 @@ mod tests {
 
     fn points(walk: &Walk, start: usize, count: usize) -> Vec<i64> {
         let mut out = Vec::new();
-        walk.runs(start, count, &mut |r| out.extend((0..r.count as i64).map(|i| r.offset + i * r.stride)));
+        walk.runs(start, count, &mut |r| {
+            out.extend((0..r.count as i64).map(|i| r.offset + i * r.stride))
+        });
         out
     }
 
@@ -262,8 +273,7 @@ mod tests {
         assert_eq!(walk.stride(), Some(1));
         assert_eq!(points(&walk, 5, 3), [5, 6, 7]);
         let walk = Walk::new(&[2, 3, 4], &[4, 8, 1]);
-        let all: Vec<i64> =
-            (0..24).map(|i| i / 12 * 4 + i / 4 % 3 * 8 + i % 4).collect();
+        let all: Vec<i64> = (0..24).map(|i| i / 12 * 4 + i / 4 % 3 * 8 + i % 4).collect();
         assert_eq!(points(&walk, 0, 24), all);
         assert_eq!(points(&walk, 7, 9), all[7..16]);
         assert!(Walk::new(&[5, 1], &[0, 7]).is_still());

@@ -12,9 +12,9 @@ mod host;
 pub mod index;
 pub mod kernels;
 pub mod program;
-pub mod tile;
 #[cfg(test)]
 mod tests;
+pub mod tile;
 
 pub use engine::{CpuEngine, CpuInstance, Options};
 pub use error::CpuError;

@@ -113,7 +113,11 @@ impl<'a> Binder<'a> {
         self.number(dim).map(|n| n.max(0) as usize)
     }
 
-    fn spec<'b>(&'b self, body: &'b tgc_ir::kernel_program::Body, axes: [&'b [i64]; 3]) -> Spec<'b> {
+    fn spec<'b>(
+        &'b self,
+        body: &'b tgc_ir::kernel_program::Body,
+        axes: [&'b [i64]; 3],
+    ) -> Spec<'b> {
         Spec {
             body,
             buffers: &self.buffers,
@@ -129,14 +133,25 @@ impl<'a> Binder<'a> {
     }
 
     /// An operand as a tile program whose one result is the operand; axes are fixed, row and column extents.
-    pub fn operand(&self, operand: &Operand, axes: [&[i64]; 3], given: u16) -> Result<Program, CpuError> {
+    pub fn operand(
+        &self,
+        operand: &Operand,
+        axes: [&[i64]; 3],
+        given: u16,
+    ) -> Result<Program, CpuError> {
         let results = [operand.value];
         let spec = Spec { results: &results, given, ..self.spec(&operand.body, axes) };
         tile::compile(&spec).map_err(|e| self.dim_error(e))
     }
 
     /// An epilogue as a tile program with `given` values in its first slots.
-    pub fn epilogue(&self, e: &Epilogue, axes: [&[i64]; 3], given: u16, chunked: bool) -> Result<Program, CpuError> {
+    pub fn epilogue(
+        &self,
+        e: &Epilogue,
+        axes: [&[i64]; 3],
+        given: u16,
+        chunked: bool,
+    ) -> Result<Program, CpuError> {
         let spec = Spec { stores: &e.stores, given, chunked, ..self.spec(&e.body, axes) };
         tile::compile(&spec).map_err(|e| self.dim_error(e))
     }
@@ -164,10 +179,16 @@ impl<'a> Binder<'a> {
 
     /// What `make` derives from a constant operand, kept for later bindings when it depends on no symbol but
     /// through `shape`.
-    pub fn packed(&self, operand: &Operand, shape: &[i64], make: impl FnOnce() -> Buffer) -> Arc<Buffer> {
+    pub fn packed(
+        &self,
+        operand: &Operand,
+        shape: &[i64],
+        make: impl FnOnce() -> Buffer,
+    ) -> Arc<Buffer> {
         let fixed = operand.body.dims().all(|d| {
             d.symbols().iter().all(|s| {
-                tgc_ir::kernel_program::as_axis(s).is_some() || tgc_ir::kernel_program::as_value(s).is_some()
+                tgc_ir::kernel_program::as_axis(s).is_some()
+                    || tgc_ir::kernel_program::as_value(s).is_some()
             })
         });
         if !fixed {

@@ -27,10 +27,18 @@ pub fn bind_plan(plan: &Plan, inputs: &[Tensor]) -> Result<Binding, BindError> {
             preset.insert(source.symbol.clone(), tensor.value(element as usize).as_int() as i64);
         }
     }
-    let types: Vec<tgc_ir::TensorType> =
-        plan.inputs.iter().map(|p| tgc_ir::TensorType::new(p.dtype, p.shape.iter().cloned())).collect();
-    let shapes: Vec<(&str, &tgc_ir::TensorType, &[usize])> =
-        plan.inputs.iter().zip(&types).zip(inputs).map(|((p, ty), x)| (p.name.as_str(), ty, x.shape())).collect();
+    let types: Vec<tgc_ir::TensorType> = plan
+        .inputs
+        .iter()
+        .map(|p| tgc_ir::TensorType::new(p.dtype, p.shape.iter().cloned()))
+        .collect();
+    let shapes: Vec<(&str, &tgc_ir::TensorType, &[usize])> = plan
+        .inputs
+        .iter()
+        .zip(&types)
+        .zip(inputs)
+        .map(|((p, ty), x)| (p.name.as_str(), ty, x.shape()))
+        .collect();
     Binding::from_inputs(&shapes, &plan.facts(), preset)
 }
 
@@ -39,7 +47,11 @@ pub fn bind_plan(plan: &Plan, inputs: &[Tensor]) -> Result<Binding, BindError> {
 /// # Errors
 /// [`EvalError`] when inputs do not bind, a kernel reads outside a buffer or
 /// an element that nothing wrote.
-pub fn run_plan(plan: &Plan, weights: &[Option<Tensor>], inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalError> {
+pub fn run_plan(
+    plan: &Plan,
+    weights: &[Option<Tensor>],
+    inputs: &[Tensor],
+) -> Result<Vec<Tensor>, EvalError> {
     let binding = bind_plan(plan, inputs)?;
     let mut runner = Runner { plan, binding, data: vec![None; plan.buffers.len()] };
     for (i, buffer) in plan.buffers.iter().enumerate() {
@@ -47,7 +59,9 @@ pub fn run_plan(plan: &Plan, weights: &[Option<Tensor>], inputs: &[Tensor]) -> R
             Place::Input(n) => Some(KernelData::from_tensor(&inputs[n as usize])),
             Place::Weight(n) => {
                 let tensor = weights.get(n as usize).and_then(Option::as_ref);
-                Some(KernelData::from_tensor(tensor.ok_or_else(|| EvalError::NoWeight(buffer.name.clone()))?))
+                Some(KernelData::from_tensor(
+                    tensor.ok_or_else(|| EvalError::NoWeight(buffer.name.clone()))?,
+                ))
             }
             _ => None,
         };
@@ -70,7 +84,9 @@ impl Runner<'_> {
     fn extents(&self, index: u32) -> Result<Vec<usize>, EvalError> {
         let buffer = self.buffer(index);
         let what = || buffer.name.clone();
-        self.binding.extents(&buffer.shape).ok_or_else(|| EvalError::Extent { what: what(), extent: -1 })
+        self.binding
+            .extents(&buffer.shape)
+            .ok_or_else(|| EvalError::Extent { what: what(), extent: -1 })
     }
 
     /// Takes the contents of a buffer, made at first mention.
@@ -84,7 +100,11 @@ impl Runner<'_> {
 
     fn tensor(&self, index: u32) -> Result<Tensor, EvalError> {
         let buffer = self.buffer(index);
-        let missing = || EvalError::Index { what: format!("{} was not written", buffer.name), index: 0, extent: 0 };
+        let missing = || EvalError::Index {
+            what: format!("{} was not written", buffer.name),
+            index: 0,
+            extent: 0,
+        };
         let shape = self.extents(index)?;
         match &self.data[index as usize] {
             Some(data) => data.to_tensor(&shape).ok_or_else(missing),

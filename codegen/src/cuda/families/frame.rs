@@ -9,8 +9,14 @@ use crate::cuda::print::scope::{PrintError, Scope};
 use crate::schedule::typical;
 
 /// Opens an entry point: attributes, arguments in launch order, shape symbols.
-pub(super) fn open_entry(lines: &mut Lines, scope: &Scope<'_>, name: &str, threads: u32, workspace: bool) {
-    lines.line(format!("extern \"C\" __global__ void __launch_bounds__({threads})"));
+pub(super) fn open_entry(
+    lines: &mut Lines,
+    scope: &Scope<'_>,
+    name: &str,
+    threads: u32,
+    workspace: bool,
+) {
+    lines.line(format!("extern \"C\" __global__ void __launch_bounds__({threads}, 1)"));
     let mut arguments = vec!["const i64 *__restrict__ sym".to_owned()];
     arguments.extend(scope.buffer_arguments().into_iter().map(|(ty, name)| format!("{ty}{name}")));
     if workspace {
@@ -22,7 +28,9 @@ pub(super) fn open_entry(lines: &mut Lines, scope: &Scope<'_>, name: &str, threa
 
 /// Names `letter0…` of axes; an axis of extent one is the constant `0`.
 pub(super) fn axis_names(letter: &str, extents: &[Dim]) -> Vec<String> {
-    let name = |(n, extent): (usize, &Dim)| if extent.is(1) { "0".to_owned() } else { format!("{letter}{n}") };
+    let name = |(n, extent): (usize, &Dim)| {
+        if extent.is(1) { "0".to_owned() } else { format!("{letter}{n}") }
+    };
     extents.iter().enumerate().map(name).collect()
 }
 
@@ -60,7 +68,7 @@ pub(super) fn decompose(
         }
         let next = if place == 1 { axes[live[0]].clone() } else { format!("{}_up", axes[n]) };
         if scope.is_wide() {
-            lines.line(format!("const {ty} {next} = index_div({rest}, ({ty})({extent}));"));
+            lines.line(format!("const {ty} {next} = index_div({rest}, {extent});"));
             lines.line(format!("const {ty} {} = {rest} - {next} * {extent};", axes[n]));
         } else {
             lines.line(format!("const {ty} {next} = {rest} / {extent};"));
@@ -143,7 +151,10 @@ pub(super) fn load_packs(
         lines.line(format!(
             "const pack<{stored}, {width}> p{at} = load_pack<{stored}, {width}>({name} + {place});"
         ));
-        known.push((at, crate::cuda::print::scalar::loaded(&format!("p{at}.at[lane]"), buffer.dtype)));
+        known.push((
+            at,
+            crate::cuda::print::scalar::loaded(&format!("p{at}.at[lane]"), buffer.dtype),
+        ));
     }
     Ok(known)
 }
@@ -151,7 +162,8 @@ pub(super) fn load_packs(
 /// Bytes that a program moves when every buffer is read or written once, at typical sizes.
 pub(super) fn buffer_bytes(scope: &Scope<'_>) -> f64 {
     let one = |buffer: &tgc_ir::kernel_program::Buffer| {
-        let elements: f64 = buffer.shape.iter().map(|extent| typical(scope.facts(), extent)).product();
+        let elements: f64 =
+            buffer.shape.iter().map(|extent| typical(scope.facts(), extent)).product();
         let times = if buffer.access == Access::ReadWrite { 2.0 } else { 1.0 };
         elements * times * f64::from(buffer.dtype.bits()) / 8.0
     };
@@ -167,10 +179,13 @@ pub(super) fn walks_as_one(
     (outer, inner): (usize, usize),
     inner_extent: &Dim,
 ) -> Result<bool, PrintError> {
-    let mentions = |dim: &Dim| dim.mentions(&axis_symbol(outer)) || dim.mentions(&axis_symbol(inner));
+    let mentions =
+        |dim: &Dim| dim.mentions(&axis_symbol(outer)) || dim.mentions(&axis_symbol(inner));
     let is_named = body.insts.iter().any(|inst| match &inst.kind {
         InstKind::Index(dim) => mentions(dim),
-        InstKind::Load(load) => load.guards.iter().any(|g| mentions(&g.value) || mentions(&g.below)),
+        InstKind::Load(load) => {
+            load.guards.iter().any(|g| mentions(&g.value) || mentions(&g.below))
+        }
         _ => false,
     });
     if is_named {
@@ -235,12 +250,14 @@ pub(super) fn merge_parts(
             for slot in slots {
                 let Some(start) = slot.start(parts, part) else { continue };
                 let extents = slot.extents(parts);
-                let printer = BodyPrinter::new(scope, &extents, axis_names("i", &extents), Vec::new());
+                let printer =
+                    BodyPrinter::new(scope, &extents, axis_names("i", &extents), Vec::new());
                 let pair = (start + outer, start + inner);
                 merges &= !slot.guards.iter().any(|guard| {
                     [pair.0, pair.1].iter().any(|&n| guard.value.mentions(&axis_symbol(n)))
                 });
-                merges &= walks_as_one(&printer, slot.body, slot.stores, pair, &parts[part][inner])?;
+                merges &=
+                    walks_as_one(&printer, slot.body, slot.stores, pair, &parts[part][inner])?;
             }
             if merges {
                 parts[part][inner] = parts[part][outer].clone() * parts[part][inner].clone();

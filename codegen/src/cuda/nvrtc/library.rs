@@ -92,7 +92,10 @@ pub(super) fn open(folders: &[PathBuf]) -> Result<(Functions, PathBuf), NvrtcErr
         let candidates: Vec<PathBuf> = if folder.as_os_str().is_empty() {
             SYSTEM_NAMES.iter().map(PathBuf::from).collect()
         } else {
-            SUBFOLDERS.iter().flat_map(|sub| libraries_in(&folder.join(sub), "libnvrtc.so")).collect()
+            SUBFOLDERS
+                .iter()
+                .flat_map(|sub| libraries_in(&folder.join(sub), "libnvrtc.so"))
+                .collect()
         };
         if candidates.is_empty() {
             searched.push(folder.display().to_string());
@@ -116,7 +119,9 @@ fn libraries_in(folder: &Path, stem: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(stem)))
+        .filter(|path| {
+            path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(stem))
+        })
         .collect();
     found.sort();
     found.reverse();

@@ -92,14 +92,15 @@ pub struct Program {
 impl Program {
     /// The exact option list of this program; together with source, headers and NVRTC version it decides the output bytes.
     ///
-    /// Contraction is off: kernels write `fma` where they mean it, so that the text decides the rounding.
+    /// Silenced remarks: unreachable loops and unused variables of generated code, unsigned values compared
+    /// with zero in templates. Contraction is off: kernels write `fma` where they mean it, so that the text decides the rounding.
     pub fn options(&self) -> Vec<String> {
         let mut options = vec![
             format!("-arch={}", self.arch),
             "-std=c++17".to_owned(),
             "-default-device".to_owned(),
             "--fmad=false".to_owned(),
-            "--diag-suppress=177,186".to_owned(),
+            "--diag-suppress=128,177,186".to_owned(),
         ];
         if self.arch.starts_with("sm_") {
             options.push("--ptxas-options=-v".to_owned());
@@ -120,7 +121,7 @@ pub struct Compiled {
     pub log: String,
     /// Assembler figures per kernel, in the order of the log; empty for a virtual architecture.
     pub kernels: Vec<KernelReport>,
-    /// Performance warnings (C75xx) and compiler warnings, one line each.
+    /// The assembler's performance warnings (C75xx), one line each.
     pub warnings: Vec<String>,
 }
 
@@ -181,7 +182,11 @@ impl Nvrtc {
         let outcome = handle.compile(&program.options())?;
         let log = report::without_times(&handle.log()?);
         if !outcome {
-            return Err(NvrtcError::Rejected { name: program.name.clone(), arch: program.arch.clone(), log });
+            return Err(NvrtcError::Rejected {
+                name: program.name.clone(),
+                arch: program.arch.clone(),
+                log,
+            });
         }
         let (kernels, warnings) = parse_log(&log);
         Ok(Compiled { ptx: handle.ptx()?, cubin: handle.cubin()?, log, kernels, warnings })
@@ -246,7 +251,8 @@ impl<'a> Handle<'a> {
     }
 
     fn log(&self) -> Result<String, NvrtcError> {
-        let bytes = self.bytes("nvrtcGetProgramLog", self.functions.log_size, self.functions.log)?;
+        let bytes =
+            self.bytes("nvrtcGetProgramLog", self.functions.log_size, self.functions.log)?;
         Ok(text_of(&bytes))
     }
 
@@ -259,7 +265,12 @@ impl<'a> Handle<'a> {
         self.bytes("nvrtcGetCUBIN", self.functions.cubin_size, self.functions.cubin)
     }
 
-    fn bytes(&self, function: &'static str, size: SizeFn, copy: BytesFn) -> Result<Vec<u8>, NvrtcError> {
+    fn bytes(
+        &self,
+        function: &'static str,
+        size: SizeFn,
+        copy: BytesFn,
+    ) -> Result<Vec<u8>, NvrtcError> {
         let mut length = 0usize;
         // SAFETY: `raw` is alive and `length` is valid for writes.
         self.functions.check(function, unsafe { size(self.raw, &mut length) })?;

@@ -34,7 +34,12 @@ pub struct BodyPrinter<'a> {
 
 impl<'a> BodyPrinter<'a> {
     /// A printer over axes that run over `extents` and are called `axes`.
-    pub fn new(scope: &'a Scope<'a>, extents: &[Dim], axes: Vec<String>, slots: Vec<String>) -> Self {
+    pub fn new(
+        scope: &'a Scope<'a>,
+        extents: &[Dim],
+        axes: Vec<String>,
+        slots: Vec<String>,
+    ) -> Self {
         let facts = scope.facts_with_axes(extents);
         BodyPrinter { scope, facts, axes, slots, known: BTreeMap::new(), prefix: "v" }
     }
@@ -43,7 +48,12 @@ impl<'a> BodyPrinter<'a> {
     ///
     /// # Errors
     /// [`PrintError::Malformed`] when the body refers to something that is not there.
-    pub fn print(&self, body: &Body, roots: &[u32], out: &mut Lines) -> Result<BTreeMap<u32, String>, PrintError> {
+    pub fn print(
+        &self,
+        body: &Body,
+        roots: &[u32],
+        out: &mut Lines,
+    ) -> Result<BTreeMap<u32, String>, PrintError> {
         let needed = needed_by(body, roots, &|at| self.known.contains_key(&at));
         let uses = count_uses(body, &needed, roots);
         let named = used_in_indices(body, &needed);
@@ -55,9 +65,12 @@ impl<'a> BodyPrinter<'a> {
             let inst = body.insts.get(at as usize).ok_or_else(|| self.no_result(at))?;
             let text = self.expression(body, at, &values)?;
             let is_load = matches!(inst.kind, InstKind::Load(_));
-            let is_plain = matches!(inst.kind, InstKind::Const(_) | InstKind::Slot(_)) || is_name(&text);
+            let is_plain =
+                matches!(inst.kind, InstKind::Const(_) | InstKind::Slot(_)) || is_name(&text);
             let once = uses.get(&at).copied().unwrap_or(0) <= 1;
-            let nests = !is_load && !named.contains(&at) && (is_plain || (once && text.len() <= NESTED_LENGTH));
+            let nests = !is_load
+                && !named.contains(&at)
+                && (is_plain || (once && text.len() <= NESTED_LENGTH));
             if nests {
                 values.insert(at, text);
             } else {
@@ -66,7 +79,9 @@ impl<'a> BodyPrinter<'a> {
                 values.insert(at, name);
             }
         }
-        let of = |at: &u32| values.get(at).cloned().map(|text| (*at, text)).ok_or_else(|| self.no_result(*at));
+        let of = |at: &u32| {
+            values.get(at).cloned().map(|text| (*at, text)).ok_or_else(|| self.no_result(*at))
+        };
         roots.iter().map(of).collect()
     }
 
@@ -74,7 +89,12 @@ impl<'a> BodyPrinter<'a> {
     ///
     /// # Errors
     /// As [`BodyPrinter::print`].
-    pub fn print_stores(&self, body: &Body, stores: &[Store], out: &mut Lines) -> Result<(), PrintError> {
+    pub fn print_stores(
+        &self,
+        body: &Body,
+        stores: &[Store],
+        out: &mut Lines,
+    ) -> Result<(), PrintError> {
         let (values, sources) = self.print_store_values(body, stores, out)?;
         for (store, source) in stores.iter().zip(sources) {
             let element = self.element(store.buffer, &store.index, &values)?;
@@ -127,7 +147,8 @@ impl<'a> BodyPrinter<'a> {
     pub fn offset(&self, buffer: u32, index: &[Dim]) -> Result<Dim, PrintError> {
         let known = self.scope.program.buffers.get(buffer as usize);
         let buffer = known.filter(|buffer| buffer.strides.len() == index.len());
-        let buffer = buffer.ok_or_else(|| self.scope.malformed("an access does not match its buffer"))?;
+        let buffer =
+            buffer.ok_or_else(|| self.scope.malformed("an access does not match its buffer"))?;
         let zeroed = buffer.offset(index).substitute(&|symbol| {
             let name = self.axes.get(as_axis(symbol)?)?;
             (name == "0").then_some(Dim::ZERO)
@@ -144,7 +165,12 @@ impl<'a> BodyPrinter<'a> {
         self.scope.malformed(format!("no result {at} in a body"))
     }
 
-    fn expression(&self, body: &Body, at: u32, values: &BTreeMap<u32, String>) -> Result<String, PrintError> {
+    fn expression(
+        &self,
+        body: &Body,
+        at: u32,
+        values: &BTreeMap<u32, String>,
+    ) -> Result<String, PrintError> {
         let inst = &body.insts[at as usize];
         let value = |at: &u32| values.get(at).cloned().ok_or_else(|| self.no_result(*at));
         Ok(match &inst.kind {
@@ -160,7 +186,8 @@ impl<'a> BodyPrinter<'a> {
             InstKind::Load(load) => self.load(load, inst.dtype, values)?,
             InstKind::Scalar(op, args) => {
                 let texts = args.iter().map(value).collect::<Result<Vec<_>, _>>()?;
-                let last = args.last().ok_or_else(|| self.scope.malformed("an op without operands"))?;
+                let last =
+                    args.last().ok_or_else(|| self.scope.malformed("an op without operands"))?;
                 scalar::apply(*op, &texts, body.dtype(*last))
             }
             InstKind::Cast(from) => scalar::convert(&value(from)?, body.dtype(*from), inst.dtype),
@@ -168,7 +195,12 @@ impl<'a> BodyPrinter<'a> {
         })
     }
 
-    fn load(&self, load: &Load, dtype: DType, values: &BTreeMap<u32, String>) -> Result<String, PrintError> {
+    fn load(
+        &self,
+        load: &Load,
+        dtype: DType,
+        values: &BTreeMap<u32, String>,
+    ) -> Result<String, PrintError> {
         let element = scalar::loaded(&self.element(load.buffer, &load.index, values)?, dtype);
         let conditions = self.guard(load, values)?;
         if conditions.is_empty() {
@@ -185,7 +217,11 @@ impl<'a> BodyPrinter<'a> {
     ///
     /// # Errors
     /// As [`BodyPrinter::print`].
-    pub fn guard(&self, load: &Load, values: &BTreeMap<u32, String>) -> Result<Vec<String>, PrintError> {
+    pub fn guard(
+        &self,
+        load: &Load,
+        values: &BTreeMap<u32, String>,
+    ) -> Result<Vec<String>, PrintError> {
         let mut conditions = Vec::new();
         let index = self.index(values);
         for guard in &load.guards {
@@ -272,7 +308,11 @@ fn used_in_indices(body: &Body, needed: &BTreeSet<u32>) -> BTreeSet<u32> {
             InstKind::Index(dim) => out.extend(index_values(std::slice::from_ref(dim))),
             InstKind::Load(load) => {
                 out.extend(index_values(&load.index));
-                out.extend(load.guards.iter().flat_map(|g| index_values(&[g.value.clone(), g.below.clone()])));
+                out.extend(
+                    load.guards
+                        .iter()
+                        .flat_map(|g| index_values(&[g.value.clone(), g.below.clone()])),
+                );
             }
             _ => {}
         }

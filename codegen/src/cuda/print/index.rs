@@ -63,7 +63,9 @@ impl<'a> IndexPrinter<'a> {
 
     fn dim(&self, dim: &Dim) -> Result<(String, Binding), PrintError> {
         let p = match dim {
-            Dim::Const(c) => return Ok((self.literal(*c), if *c < 0 { Binding::Sum } else { Binding::Atom })),
+            Dim::Const(c) => {
+                return Ok((self.literal(*c), if *c < 0 { Binding::Sum } else { Binding::Atom }));
+            }
             Dim::Expr(p) => p,
         };
         let mut text = String::new();
@@ -99,10 +101,18 @@ impl<'a> IndexPrinter<'a> {
         for atom in monomial {
             let (text, binding) = self.atom(atom)?;
             let alone = monomial.len() == 1 && coefficient == 1;
-            factors.push(if binding == Binding::Atom || alone { text } else { format!("({text})") });
+            factors.push(if binding == Binding::Atom || alone {
+                text
+            } else {
+                format!("({text})")
+            });
         }
         if coefficient != 1 {
-            factors.push(if coefficient > i32::MAX as u64 { format!("{coefficient}LL") } else { coefficient.to_string() });
+            factors.push(if coefficient > i32::MAX as u64 {
+                format!("{coefficient}LL")
+            } else {
+                coefficient.to_string()
+            });
         }
         Ok(factors.join(" * "))
     }
@@ -114,7 +124,7 @@ impl<'a> IndexPrinter<'a> {
     fn atom(&self, atom: &Atom) -> Result<(String, Binding), PrintError> {
         let call = |name: &str, a: &Dim, b: &Dim| -> Result<(String, Binding), PrintError> {
             let ty = self.scope.index_type();
-            Ok((format!("{name}(({ty})({}), ({ty})({}))", self.dim(a)?.0, self.dim(b)?.0), Binding::Atom))
+            Ok((format!("{name}<{ty}>({}, {})", self.dim(a)?.0, self.dim(b)?.0), Binding::Atom))
         };
         match atom {
             Atom::Symbol(symbol) => Ok((self.symbol(symbol)?, Binding::Atom)),
@@ -136,7 +146,6 @@ impl<'a> IndexPrinter<'a> {
     ) -> Result<(String, Binding), PrintError> {
         let low = |dim: &Dim| self.facts.interval(dim).0;
         let is_natural = low(a).is_some_and(|low| low >= 0) && low(b).is_some_and(|low| low >= 1);
-        let ty = self.scope.index_type();
         let ((left, left_binds), (right, right_binds)) = (self.dim(a)?, self.dim(b)?);
         if is_natural && !self.scope.is_wide() {
             let left = if left_binds == Binding::Sum { format!("({left})") } else { left };
@@ -144,7 +153,7 @@ impl<'a> IndexPrinter<'a> {
             return Ok((format!("{left} {sign} {right}"), Binding::Product));
         }
         let function = if is_natural { natural } else { any };
-        Ok((format!("{function}(({ty})({left}), ({ty})({right}))"), Binding::Atom))
+        Ok((format!("{function}({left}, {right})"), Binding::Atom))
     }
 
     fn symbol(&self, symbol: &Symbol) -> Result<String, PrintError> {

@@ -99,8 +99,10 @@ fn expression(text: &str, args: &[String], dtype: DType) -> String {
         };
     };
     let inner = rest.strip_suffix(')').unwrap_or(rest);
-    let parts: Vec<String> =
-        tgc_ir::types::split_commas(inner).into_iter().map(|part| expression(part, args, dtype)).collect();
+    let parts: Vec<String> = tgc_ir::types::split_commas(inner)
+        .into_iter()
+        .map(|part| expression(part, args, dtype))
+        .collect();
     match name.trim().parse::<ScalarOp>() {
         // The only row whose operands are conditions is a negation of a comparison.
         Ok(ScalarOp::Not) if inner.starts_with("eq(") => apply(ScalarOp::Not, &parts, DType::Bool),

@@ -65,18 +65,26 @@ impl<'a> Scope<'a> {
     ///
     /// # Errors
     /// [`PrintError::UnknownSymbol`], and [`PrintError::Unsupported`] for 4-bit buffers.
-    pub fn new(program: &'a KernelProgram, facts: &'a Facts, table: &[Symbol]) -> Result<Scope<'a>, PrintError> {
+    pub fn new(
+        program: &'a KernelProgram,
+        facts: &'a Facts,
+        table: &[Symbol],
+    ) -> Result<Scope<'a>, PrintError> {
         let mut names = BTreeMap::new();
         let mut taken: BTreeSet<String> = BTreeSet::new();
         for symbol in program.symbols() {
-            let at = table.iter().position(|known| *known == symbol).ok_or_else(|| PrintError::UnknownSymbol {
-                kernel: program.name.clone(),
-                symbol: symbol.name().to_owned(),
+            let at = table.iter().position(|known| *known == symbol).ok_or_else(|| {
+                PrintError::UnknownSymbol {
+                    kernel: program.name.clone(),
+                    symbol: symbol.name().to_owned(),
+                }
             })?;
             let name = unique(&identifier(symbol.name()), &mut taken);
             names.insert(symbol, (name, at));
         }
-        if let Some(buffer) = program.buffers.iter().find(|buffer| storage_type(buffer.dtype).is_none()) {
+        if let Some(buffer) =
+            program.buffers.iter().find(|buffer| storage_type(buffer.dtype).is_none())
+        {
             let what = format!("a buffer of {}", buffer.dtype);
             return Err(PrintError::Unsupported { kernel: program.name.clone(), what });
         }
@@ -122,7 +130,10 @@ impl<'a> Scope<'a> {
     pub fn symbol_lines(&self) -> Vec<String> {
         let index = self.index_type();
         let cast = if self.wide { "" } else { "(i32)" };
-        self.names.values().map(|(name, at)| format!("const {index} {name} = {cast}sym[{at}];")).collect()
+        self.names
+            .values()
+            .map(|(name, at)| format!("const {index} {name} = {cast}sym[{at}];"))
+            .collect()
     }
 
     /// The C++ name of a buffer: `x` read, `w` weights, `y` written, `s` updated in place.
@@ -165,7 +176,8 @@ impl<'a> Scope<'a> {
 
 /// Text made a C identifier: other characters become underscores, and a leading digit gets one.
 pub fn identifier(text: &str) -> String {
-    let body: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let body: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     // The prefix keeps symbols apart from axes, buffers and keywords.
     format!("n_{body}")
 }

@@ -31,7 +31,10 @@ fn a_pointwise_kernel_reads_well() {
 #[test]
 fn a_product_reads_well() {
     let layout = Layout { left_transposed: false, right_transposed: true };
-    let emitted = emit_for(&programs::product(DType::F16, 1, Dim::symbol("rows"), 768, 768, layout), "sm_90a");
+    let emitted = emit_for(
+        &programs::product(DType::F16, 1, Dim::symbol("rows"), 768, 768, layout),
+        "sm_90a",
+    );
     assert_eq!(unit_text(&[&emitted]), include_str!("product_f16.cu"));
 }
 
@@ -49,7 +52,7 @@ fn entries_are_named_and_the_last_has_no_guard() {
         let last = emitted.entries.last().expect("every kernel has an entry");
         assert!(last.guard.is_empty(), "{}", case.program.name);
         assert!(emitted.entries.iter().all(|entry| entry.predicted_ns > 0));
-        assert_eq!(emitted.entries[0].name, case.program.name);
+        assert_eq!(last.name, case.program.name);
     }
 }
 
@@ -73,8 +76,13 @@ fn a_missing_symbol_and_a_packed_buffer_are_named() {
     case.symbols.clear();
     let device = tgc_ir::device_table::Device::for_target("sm_80").unwrap();
     let request = |case: &Case| {
-        let request =
-            crate::cuda::emit::Request { facts: &case.facts, symbols: &case.symbols, device, provenance: &[] };
+        let request = crate::cuda::emit::Request {
+            facts: &case.facts,
+            symbols: &case.symbols,
+            device,
+            provenance: &[],
+            candidate: 0,
+        };
         crate::cuda::emit::emit(&case.program, &request).unwrap_err().to_string()
     };
     assert_eq!(
@@ -83,4 +91,19 @@ fn a_missing_symbol_and_a_packed_buffer_are_named() {
     );
     let packed = programs::cast(DType::I4, DType::I32);
     assert_eq!(request(&packed), "kernel `cast_i4_i32`: a buffer of i4 is not supported on cuda");
+}
+
+#[test]
+fn symbolic_extents_get_a_guarded_wide_form() {
+    let emitted = emit_for(&programs::symbolic_depth(DType::F16), "sm_90a");
+    let entries: Vec<(String, Vec<String>)> = emitted
+        .entries
+        .iter()
+        .map(|entry| (entry.name.clone(), entry.guard.iter().map(ToString::to_string).collect()))
+        .collect();
+    let wide = ("symbolic_depth_f16_by_8".to_owned(), vec!["width % 8 == 0".to_owned()]);
+    assert_eq!(entries, [wide, ("symbolic_depth_f16".to_owned(), vec![])]);
+    assert!(
+        emitted.text.contains("left_async = true") && emitted.text.contains("left_async = false")
+    );
 }

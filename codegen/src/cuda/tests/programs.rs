@@ -18,7 +18,13 @@ pub(super) struct Case {
 
 /// A dense buffer.
 pub(super) fn buffer(access: Access, dtype: DType, shape: &[Dim]) -> Buffer {
-    Buffer { access, dtype, shape: shape.to_vec(), strides: Buffer::dense_strides(shape), constant: false }
+    Buffer {
+        access,
+        dtype,
+        shape: shape.to_vec(),
+        strides: Buffer::dense_strides(shape),
+        constant: false,
+    }
 }
 
 /// Constant extents.
@@ -43,7 +49,8 @@ fn case(name: &str, buffers: Vec<Buffer>, anchor: Anchor) -> Case {
 
 /// Reads buffer 0… at axes, widened to f32 when narrow.
 pub(super) fn load(body: &mut Body, buffer: u32, dtype: DType, index: Vec<Dim>) -> u32 {
-    let at = body.push(dtype, InstKind::Load(Load { buffer, index, guards: vec![], otherwise: None }));
+    let at =
+        body.push(dtype, InstKind::Load(Load { buffer, index, guards: vec![], otherwise: None }));
     widen(body, at)
 }
 
@@ -100,7 +107,11 @@ pub(super) fn add_gelu(dtype: DType, width: i64) -> Case {
     let x = load(&mut body, 0, dtype, axes(0, 2));
     let bias = load(&mut body, 1, dtype, axes(1, 1));
     let sum = binary(&mut body, ScalarOp::Add, x, bias);
-    let (half, one, scale) = (float(&mut body, 0.5), float(&mut body, 1.0), float(&mut body, std::f64::consts::FRAC_1_SQRT_2));
+    let (half, one, scale) = (
+        float(&mut body, 0.5),
+        float(&mut body, 1.0),
+        float(&mut body, std::f64::consts::FRAC_1_SQRT_2),
+    );
     let scaled = binary(&mut body, ScalarOp::Mul, sum, scale);
     let erf = unary(&mut body, ScalarOp::Erf, scaled);
     let shifted = binary(&mut body, ScalarOp::Add, erf, one);
@@ -108,7 +119,8 @@ pub(super) fn add_gelu(dtype: DType, width: i64) -> Case {
     let gelu = binary(&mut body, ScalarOp::Mul, halved, shifted);
     let value = narrow(&mut body, gelu, dtype);
     let stores = vec![Store { buffer: 2, index: axes(0, 2), value }];
-    let anchor = Anchor::Loops(Loops { extents: shape.to_vec(), epilogue: Epilogue { body, stores } });
+    let anchor =
+        Anchor::Loops(Loops { extents: shape.to_vec(), epilogue: Epilogue { body, stores } });
     case(&format!("add_gelu_{dtype}"), buffers, anchor)
 }
 
@@ -124,20 +136,28 @@ pub(super) fn gather() -> Case {
     let id = load(&mut body, 1, DType::I64, axes(0, 1));
     let guards = vec![Guard { value: value_index(id), below: Dim::Const(50) }];
     let index = vec![value_index(id), axis(1)];
-    let value = body.push(DType::F32, InstKind::Load(Load { buffer: 0, index, guards, otherwise: None }));
+    let value =
+        body.push(DType::F32, InstKind::Load(Load { buffer: 0, index, guards, otherwise: None }));
     let stores = vec![Store { buffer: 2, index: axes(0, 2), value }];
-    let anchor = Anchor::Loops(Loops { extents: vec![count, width], epilogue: Epilogue { body, stores } });
+    let anchor =
+        Anchor::Loops(Loops { extents: vec![count, width], epilogue: Epilogue { body, stores } });
     case("gather", buffers, anchor)
 }
 
 /// y[i, j] = x[j, i].
 pub(super) fn transpose() -> Case {
-    let buffers =
-        vec![buffer(Access::Read, DType::F32, &dims(&[33, 20])), buffer(Access::Write, DType::F32, &dims(&[20, 33]))];
+    let buffers = vec![
+        buffer(Access::Read, DType::F32, &dims(&[33, 20])),
+        buffer(Access::Write, DType::F32, &dims(&[20, 33])),
+    ];
     let mut body = Body::default();
     let value = load(&mut body, 0, DType::F32, vec![axis(1), axis(0)]);
     let stores = vec![Store { buffer: 1, index: axes(0, 2), value }];
-    case("transpose", buffers, Anchor::Loops(Loops { extents: dims(&[20, 33]), epilogue: Epilogue { body, stores } }))
+    case(
+        "transpose",
+        buffers,
+        Anchor::Loops(Loops { extents: dims(&[20, 33]), epilogue: Epilogue { body, stores } }),
+    )
 }
 
 /// A pointwise program over one scalar op and element type.
@@ -148,10 +168,15 @@ pub(super) fn scalar(op: ScalarOp, dtype: DType) -> Option<Case> {
     };
     let result = op.result(&operands).ok()?;
     let shape = dims(&[7]);
-    let mut buffers: Vec<Buffer> = operands.iter().map(|&dtype| buffer(Access::Read, dtype, &shape)).collect();
+    let mut buffers: Vec<Buffer> =
+        operands.iter().map(|&dtype| buffer(Access::Read, dtype, &shape)).collect();
     buffers.push(buffer(Access::Write, result, &shape));
     let mut body = Body::default();
-    let args = operands.iter().enumerate().map(|(n, &dtype)| load(&mut body, n as u32, dtype, axes(0, 1))).collect();
+    let args = operands
+        .iter()
+        .enumerate()
+        .map(|(n, &dtype)| load(&mut body, n as u32, dtype, axes(0, 1)))
+        .collect();
     let value = body.push(result, InstKind::Scalar(op, args));
     let stores = vec![Store { buffer: operands.len() as u32, index: axes(0, 1), value }];
     let anchor = Anchor::Loops(Loops { extents: shape, epilogue: Epilogue { body, stores } });
@@ -163,7 +188,10 @@ pub(super) fn cast(from: DType, to: DType) -> Case {
     let shape = dims(&[7]);
     let buffers = vec![buffer(Access::Read, from, &shape), buffer(Access::Write, to, &shape)];
     let mut body = Body::default();
-    let at = body.push(from, InstKind::Load(Load { buffer: 0, index: axes(0, 1), guards: vec![], otherwise: None }));
+    let at = body.push(
+        from,
+        InstKind::Load(Load { buffer: 0, index: axes(0, 1), guards: vec![], otherwise: None }),
+    );
     let value = body.push(to, InstKind::Cast(at));
     let stores = vec![Store { buffer: 1, index: axes(0, 1), value }];
     let anchor = Anchor::Loops(Loops { extents: shape, epilogue: Epilogue { body, stores } });
@@ -205,7 +233,8 @@ pub(super) fn layer_norm(dtype: DType, width: Option<i64>) -> Case {
     let shifted = binary(&mut body, ScalarOp::Add, scaled, beta);
     let value = narrow(&mut body, shifted, dtype);
     let stores = vec![Store { buffer: 4, index: axes(0, 2), value }];
-    let anchor = Rows { outer: vec![rows], inner: vec![extent], epilogue: Epilogue { body, stores } };
+    let anchor =
+        Rows { outer: vec![rows], inner: vec![extent], epilogue: Epilogue { body, stores } };
     let name = width.map_or("any".to_owned(), |width| width.to_string());
     case(&format!("layer_norm_{dtype}_{name}"), buffers, Anchor::Rows(anchor))
 }
@@ -213,7 +242,8 @@ pub(super) fn layer_norm(dtype: DType, width: Option<i64>) -> Case {
 /// Softmax over the last axis.
 pub(super) fn softmax(rows: i64, width: i64) -> Case {
     let shape = dims(&[rows, width]);
-    let buffers = vec![buffer(Access::Read, DType::F32, &shape), buffer(Access::Write, DType::F32, &shape)];
+    let buffers =
+        vec![buffer(Access::Read, DType::F32, &shape), buffer(Access::Write, DType::F32, &shape)];
     let mut body = Body::default();
     let x = load(&mut body, 0, DType::F32, axes(0, 2));
     let most = body.push(DType::F32, InstKind::Reduce(ReduceOp::Max, x));
@@ -222,7 +252,8 @@ pub(super) fn softmax(rows: i64, width: i64) -> Case {
     let total = body.push(DType::F32, InstKind::Reduce(ReduceOp::Sum, exp));
     let value = binary(&mut body, ScalarOp::Div, exp, total);
     let stores = vec![Store { buffer: 1, index: axes(0, 2), value }];
-    let anchor = Rows { outer: dims(&[rows]), inner: dims(&[width]), epilogue: Epilogue { body, stores } };
+    let anchor =
+        Rows { outer: dims(&[rows]), inner: dims(&[width]), epilogue: Epilogue { body, stores } };
     case(&format!("softmax_{width}"), buffers, Anchor::Rows(anchor))
 }
 
@@ -231,14 +262,16 @@ pub(super) fn reduce(op: ReduceOp, dtype: DType, across: bool, width: i64) -> Ca
     let result = op.result(dtype);
     let (kept, gone) = if across { (40, width) } else { (5, width) };
     let shape = if across { dims(&[gone, kept]) } else { dims(&[kept, gone]) };
-    let buffers = vec![buffer(Access::Read, dtype, &shape), buffer(Access::Write, result, &dims(&[kept]))];
+    let buffers =
+        vec![buffer(Access::Read, dtype, &shape), buffer(Access::Write, result, &dims(&[kept]))];
     let mut body = Body::default();
     let index = if across { vec![axis(1), axis(0)] } else { axes(0, 2) };
     let x = load(&mut body, 0, dtype, index);
     let at = body.push(op.result(body.dtype(x)), InstKind::Reduce(op, x));
     let value = narrow(&mut body, at, result);
     let stores = vec![Store { buffer: 1, index: axes(0, 1), value }];
-    let anchor = Rows { outer: dims(&[kept]), inner: dims(&[gone]), epilogue: Epilogue { body, stores } };
+    let anchor =
+        Rows { outer: dims(&[kept]), inner: dims(&[gone]), epilogue: Epilogue { body, stores } };
     let way = if across { "across" } else { "along" };
     case(&format!("{}_{dtype}_{way}_{width}", op.name()), buffers, Anchor::Rows(anchor))
 }
@@ -259,10 +292,15 @@ pub(super) const ROW_MAJOR: Layout = Layout { left_transposed: false, right_tran
 pub(super) fn product(dtype: DType, batch: i64, m: Dim, n: i64, k: i64, layout: Layout) -> Case {
     let sum = if dtype.is_float() { dtype.accumulator() } else { dtype };
     let (b, n, k) = (Dim::Const(batch), Dim::Const(n), Dim::Const(k));
-    let pair = |swap: bool, x: &Dim, y: &Dim| if swap { [b.clone(), y.clone(), x.clone()] } else { [b.clone(), x.clone(), y.clone()] };
+    let pair = |swap: bool, x: &Dim, y: &Dim| {
+        if swap { [b.clone(), y.clone(), x.clone()] } else { [b.clone(), x.clone(), y.clone()] }
+    };
     let buffers = vec![
         buffer(Access::Read, dtype, &pair(layout.left_transposed, &m, &k)),
-        Buffer { constant: true, ..buffer(Access::Read, dtype, &pair(layout.right_transposed, &k, &n)) },
+        Buffer {
+            constant: true,
+            ..buffer(Access::Read, dtype, &pair(layout.right_transposed, &k, &n))
+        },
         buffer(Access::Read, dtype, std::slice::from_ref(&n)),
         buffer(Access::Write, dtype, &[b.clone(), m.clone(), n.clone()]),
     ];
@@ -271,7 +309,10 @@ pub(super) fn product(dtype: DType, batch: i64, m: Dim, n: i64, k: i64, layout: 
     let slot = body.push(sum, InstKind::Slot(0));
     let bias = load(&mut body, 2, dtype, vec![axis(2)]);
     let added = binary(&mut body, ScalarOp::Add, slot, bias);
-    let zero = body.push(sum, InstKind::Const(if sum.is_float() { ScalarConst::float(0.0) } else { ScalarConst::Int(0) }));
+    let zero = body.push(
+        sum,
+        InstKind::Const(if sum.is_float() { ScalarConst::float(0.0) } else { ScalarConst::Int(0) }),
+    );
     let clamped = binary(&mut body, ScalarOp::Max, added, zero);
     let value = narrow(&mut body, clamped, dtype);
     let stores = vec![Store { buffer: 3, index: axes(0, 3), value }];
@@ -287,7 +328,11 @@ pub(super) fn product(dtype: DType, batch: i64, m: Dim, n: i64, k: i64, layout: 
     };
     let way = |swap: bool| if swap { "t" } else { "n" };
     let m_name = m.as_const().map_or("any".to_owned(), |m| m.to_string());
-    let name = format!("product_{dtype}_{batch}_{m_name}_{n}_{k}_{}{}", way(layout.left_transposed), way(layout.right_transposed));
+    let name = format!(
+        "product_{dtype}_{batch}_{m_name}_{n}_{k}_{}{}",
+        way(layout.left_transposed),
+        way(layout.right_transposed)
+    );
     case(&name, buffers, Anchor::Contract(anchor))
 }
 
@@ -355,14 +400,18 @@ pub(super) fn attention(dtype: DType, heads: Heads, causal: bool, guarded: bool)
         let key = score.push(DType::I64, InstKind::Index(axis(3)));
         let visible = binary(&mut score, ScalarOp::Le, key, limit);
         let hidden = float(&mut score, f64::NEG_INFINITY);
-        scored = score.push(DType::F32, InstKind::Scalar(ScalarOp::Select, smallvec![visible, scored, hidden]));
+        scored = score.push(
+            DType::F32,
+            InstKind::Scalar(ScalarOp::Select, smallvec![visible, scored, hidden]),
+        );
     }
     let mut prob = Body::default();
     let mut weight = prob.push(DType::F32, InstKind::Slot(0));
     if guarded {
         let is_nan = unary(&mut prob, ScalarOp::IsNan, weight);
         let zero = float(&mut prob, 0.0);
-        weight = prob.push(DType::F32, InstKind::Scalar(ScalarOp::Select, smallvec![is_nan, zero, weight]));
+        weight = prob
+            .push(DType::F32, InstKind::Scalar(ScalarOp::Select, smallvec![is_nan, zero, weight]));
     }
     let anchor = Attend {
         batch: dims(&[batch, h]),
@@ -381,7 +430,11 @@ pub(super) fn attention(dtype: DType, heads: Heads, causal: bool, guarded: bool)
     };
     let kind = if causal { "causal" } else { "full" };
     let guard = if guarded { "_guarded" } else { "" };
-    case(&format!("attention_{dtype}_{h}_{hk}_{m}_{n}_{d}_{e}_{kind}{guard}"), buffers, Anchor::Attend(anchor))
+    case(
+        &format!("attention_{dtype}_{h}_{hk}_{m}_{n}_{d}_{e}_{kind}{guard}"),
+        buffers,
+        Anchor::Attend(anchor),
+    )
 }
 
 /// Shape of a convolution test.
@@ -405,25 +458,43 @@ pub(super) struct ConvShape {
 
 /// A two-dimensional convolution with relu.
 pub(super) fn convolution(dtype: DType, shape: ConvShape) -> Case {
-    let ConvShape { channels: (groups, c, o), extent, kernel, stride, pad, transposed, channels_last } = shape;
+    let ConvShape {
+        channels: (groups, c, o),
+        extent,
+        kernel,
+        stride,
+        pad,
+        transposed,
+        channels_last,
+    } = shape;
     let input = [extent, extent + 1];
     let output = input.map(|x| {
-        if transposed { (x - 1) * stride + kernel - 2 * pad } else { (x + 2 * pad - kernel) / stride + 1 }
+        if transposed {
+            (x - 1) * stride + kernel - 2 * pad
+        } else {
+            (x + 2 * pad - kernel) / stride + 1
+        }
     });
     let image = |channels: i64, spatial: [i64; 2], access: Access| {
         let extents = dims(&[2, channels, spatial[0], spatial[1]]);
         let mut made = buffer(access, dtype, &extents);
         if channels_last {
-            made.strides = dims(&[channels * spatial[0] * spatial[1], 1, channels * spatial[1], channels]);
+            made.strides =
+                dims(&[channels * spatial[0] * spatial[1], 1, channels * spatial[1], channels]);
         }
         made
     };
-    let filter = if transposed { [groups * c, o, kernel, kernel] } else { [groups * o, c, kernel, kernel] };
+    let filter =
+        if transposed { [groups * c, o, kernel, kernel] } else { [groups * o, c, kernel, kernel] };
     let mut filter = Buffer { constant: true, ..buffer(Access::Read, dtype, &dims(&filter)) };
     if channels_last && !transposed {
         filter.strides = dims(&[c * kernel * kernel, 1, kernel * c, c]);
     }
-    let buffers = vec![image(groups * c, input, Access::Read), filter, image(groups * o, output, Access::Write)];
+    let buffers = vec![
+        image(groups * c, input, Access::Read),
+        filter,
+        image(groups * o, output, Access::Write),
+    ];
     let mut body = Body::default();
     let slot = body.push(DType::F32, InstKind::Slot(0));
     let zero = float(&mut body, 0.0);
@@ -452,14 +523,21 @@ pub(super) fn convolution(dtype: DType, shape: ConvShape) -> Case {
         (_, true) => "last",
         _ => "first",
     };
-    case(&format!("conv_{dtype}_{groups}_{c}_{o}_{extent}_{kernel}_{stride}_{way}"), buffers, Anchor::Conv(anchor))
+    case(
+        &format!("conv_{dtype}_{groups}_{c}_{o}_{extent}_{kernel}_{stride}_{way}"),
+        buffers,
+        Anchor::Conv(anchor),
+    )
 }
 
 /// Pooling over two axes.
 pub(super) fn pool(op: ReduceOp, divisor: PoolDivisor) -> Case {
     let (outer, input, output) = (dims(&[2, 3]), dims(&[9, 8]), dims(&[5, 4]));
     let all = |spatial: &[Dim]| [outer.as_slice(), spatial].concat();
-    let mut buffers = vec![buffer(Access::Read, DType::F32, &all(&input)), buffer(Access::Write, DType::F32, &all(&output))];
+    let mut buffers = vec![
+        buffer(Access::Read, DType::F32, &all(&input)),
+        buffer(Access::Write, DType::F32, &all(&output)),
+    ];
     let mut epilogue = keep(1, DType::F32, DType::F32, axes(0, 4));
     if op == ReduceOp::Max {
         buffers.push(buffer(Access::Write, DType::I64, &all(&output)));
@@ -486,7 +564,8 @@ pub(super) fn pool(op: ReduceOp, divisor: PoolDivisor) -> Case {
 /// Running values.
 pub(super) fn running(op: ReduceOp, exclusive: bool, reverse: bool) -> Case {
     let shape = dims(&[5, 77]);
-    let buffers = vec![buffer(Access::Read, DType::F32, &shape), buffer(Access::Write, DType::F32, &shape)];
+    let buffers =
+        vec![buffer(Access::Read, DType::F32, &shape), buffer(Access::Write, DType::F32, &shape)];
     let anchor = Scan {
         outer: dims(&[5]),
         extent: Dim::Const(77),
@@ -567,7 +646,8 @@ pub(super) fn recurrent(cell: Cell, reverse: bool, with_lengths: bool) -> Case {
     let is_lstm = cell == Cell::Lstm;
     let c0 = is_lstm.then(|| add(buffer(Access::Read, f32, &dims(&[batch, hidden]))));
     let c = is_lstm.then(|| add(buffer(Access::Write, f32, &dims(&[batch, hidden]))));
-    let r_bias = matches!(cell, Cell::Gru { linear_before_reset: true }).then(|| add(buffer(Access::Read, f32, &dims(&[hidden]))));
+    let r_bias = matches!(cell, Cell::Gru { linear_before_reset: true })
+        .then(|| add(buffer(Access::Read, f32, &dims(&[hidden]))));
     let peephole = is_lstm.then(|| add(buffer(Access::Read, f32, &dims(&[3 * hidden]))));
     let lengths = with_lengths.then(|| add(buffer(Access::Read, DType::I64, &dims(&[batch]))));
     let activation = |op: ScalarOp| {
@@ -578,7 +658,11 @@ pub(super) fn recurrent(cell: Cell, reverse: bool, with_lengths: bool) -> Case {
     };
     let activations = match cell {
         Cell::Plain => vec![activation(ScalarOp::Tanh)],
-        Cell::Lstm => vec![activation(ScalarOp::Sigmoid), activation(ScalarOp::Tanh), activation(ScalarOp::Tanh)],
+        Cell::Lstm => vec![
+            activation(ScalarOp::Sigmoid),
+            activation(ScalarOp::Tanh),
+            activation(ScalarOp::Tanh),
+        ],
         Cell::Gru { .. } => vec![activation(ScalarOp::Sigmoid), activation(ScalarOp::Tanh)],
     };
     let anchor = Rnn {
@@ -609,4 +693,128 @@ pub(super) fn recurrent(cell: Cell, reverse: bool, with_lengths: bool) -> Case {
         Cell::Gru { .. } => "gru_linear",
     };
     case(&format!("recurrent_{kind}_{reverse}_{with_lengths}"), buffers, Anchor::Rnn(anchor))
+}
+
+/// One element from one element.
+pub(super) fn single() -> Case {
+    let buffers =
+        vec![buffer(Access::Read, DType::F32, &[]), buffer(Access::Write, DType::F32, &[])];
+    let mut body = Body::default();
+    let x = load(&mut body, 0, DType::F32, vec![]);
+    let value = unary(&mut body, ScalarOp::Exp, x);
+    let stores = vec![Store { buffer: 1, index: vec![], value }];
+    case(
+        "single",
+        buffers,
+        Anchor::Loops(Loops { extents: vec![], epilogue: Epilogue { body, stores } }),
+    )
+}
+
+/// y[i, j] = x[2 - i, j - 2] inside x and −1 outside: a reversed axis, padding, a fill value.
+pub(super) fn padded() -> Case {
+    let width = Dim::symbol("width");
+    let input = [Dim::Const(3), width.clone()];
+    let output = [Dim::Const(3), width.clone() + Dim::Const(5)];
+    let buffers =
+        vec![buffer(Access::Read, DType::F32, &input), buffer(Access::Write, DType::F32, &output)];
+    let mut body = Body::default();
+    let fill = float(&mut body, -1.0);
+    let column = axis(1) - Dim::Const(2);
+    let guards = vec![Guard { value: column.clone(), below: width }];
+    let index = vec![Dim::Const(2) - axis(0), column];
+    let value = body
+        .push(DType::F32, InstKind::Load(Load { buffer: 0, index, guards, otherwise: Some(fill) }));
+    let stores = vec![Store { buffer: 1, index: axes(0, 2), value }];
+    case(
+        "padded",
+        buffers,
+        Anchor::Loops(Loops { extents: output.to_vec(), epilogue: Epilogue { body, stores } }),
+    )
+}
+
+/// The mean over the first and last axis of x[6, rows, 10], and x minus it.
+pub(super) fn centred() -> Case {
+    let shape = [Dim::Const(6), Dim::symbol("rows"), Dim::Const(10)];
+    let kept = [shape[1].clone()];
+    let buffers = vec![
+        buffer(Access::Read, DType::F32, &shape),
+        buffer(Access::Write, DType::F32, &shape),
+        buffer(Access::Write, DType::F32, &kept),
+    ];
+    let mut body = Body::default();
+    let index = vec![axis(1), axis(0), axis(2)];
+    let x = load(&mut body, 0, DType::F32, index.clone());
+    let sum = body.push(DType::F32, InstKind::Reduce(ReduceOp::Sum, x));
+    let share = float(&mut body, 1.0 / 60.0);
+    let mean = binary(&mut body, ScalarOp::Mul, sum, share);
+    let value = binary(&mut body, ScalarOp::Sub, x, mean);
+    let stores = vec![
+        Store { buffer: 1, index, value },
+        Store { buffer: 2, index: vec![axis(0)], value: mean },
+    ];
+    let inner = vec![shape[0].clone(), shape[2].clone()];
+    let anchor = Rows { outer: kept.to_vec(), inner, epilogue: Epilogue { body, stores } };
+    case("centred", buffers, Anchor::Rows(anchor))
+}
+
+/// Attention over `rows` queries and `width` keys held in a buffer with room for 512.
+pub(super) fn cached_attention(dtype: DType) -> Case {
+    let (m, n, d) = (Dim::symbol("rows"), Dim::symbol("width"), Dim::Const(32));
+    let cache = Buffer {
+        strides: dims(&[512 * 32, 32, 1]),
+        ..buffer(Access::Read, dtype, &[Dim::Const(2), n.clone(), d.clone()])
+    };
+    let query = [Dim::Const(2), m.clone(), d.clone()];
+    let buffers = vec![
+        buffer(Access::Read, dtype, &query),
+        cache.clone(),
+        cache,
+        buffer(Access::Read, DType::Bool, std::slice::from_ref(&n)),
+        buffer(Access::Write, dtype, &query),
+    ];
+    let mut score = Body::default();
+    let raw = score.push(DType::F32, InstKind::Slot(0));
+    let mask = load(&mut score, 3, DType::Bool, vec![axis(2)]);
+    let hidden = float(&mut score, f64::NEG_INFINITY);
+    let value =
+        score.push(DType::F32, InstKind::Scalar(ScalarOp::Select, smallvec![mask, raw, hidden]));
+    let mut prob = Body::default();
+    let weight = prob.push(DType::F32, InstKind::Slot(0));
+    let anchor = Attend {
+        batch: dims(&[2]),
+        m: vec![m],
+        n: vec![n],
+        d: vec![d.clone()],
+        e: vec![d],
+        q: plain(0, dtype, axes(0, 3)),
+        k: plain(1, dtype, axes(0, 3)),
+        v: plain(2, dtype, axes(0, 3)),
+        score: Operand { body: score, value },
+        prob: Operand { body: prob, value: weight },
+        acc: DType::F32,
+        causal: None,
+        epilogue: keep(4, DType::F32, dtype, axes(0, 3)),
+    };
+    case(&format!("cached_attention_{dtype}"), buffers, Anchor::Attend(anchor))
+}
+
+/// scores[b, m, n] = Σ_k p[b, m, k] · v[b, k, n] with a symbolic k, which may be a multiple of eight or not.
+pub(super) fn symbolic_depth(dtype: DType) -> Case {
+    let (b, m, n, k) = (Dim::Const(2), Dim::symbol("rows"), Dim::Const(24), Dim::symbol("width"));
+    let buffers = vec![
+        buffer(Access::Read, dtype, &[b.clone(), m.clone(), k.clone()]),
+        buffer(Access::Read, dtype, &[b.clone(), k.clone(), n.clone()]),
+        buffer(Access::Write, dtype, &[b.clone(), m.clone(), n.clone()]),
+    ];
+    let anchor = Contract {
+        batch: vec![b],
+        m: vec![m],
+        n: vec![n],
+        k: vec![k],
+        lhs: plain(0, dtype, axes(0, 3)),
+        rhs: plain(1, dtype, axes(0, 3)),
+        acc: DType::F32,
+        epilogue: keep(2, DType::F32, dtype, axes(0, 3)),
+    };
+    case(&format!("symbolic_depth_{dtype}"), buffers, Anchor::Contract(anchor))
 }

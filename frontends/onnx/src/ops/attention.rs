@@ -13,8 +13,14 @@ use crate::cx::{Cx, Node, OpError, Outputs};
 use crate::tensors;
 
 /// The operators of this group.
-pub(crate) const OPS: &[OnnxOp] =
-    &[call("Attention", &[23, 24, 25], attention), call("RotaryEmbedding", &[23], rotary_embedding)];
+pub(crate) const OPS: &[OnnxOp] = &[
+    call("Attention", &[23, 24, 25], attention),
+    call("LinearAttention", &[27], linear_attention),
+    call("RotaryEmbedding", &[23], rotary_embedding),
+];
+
+/// Steps of a linear attention that are written out.
+const STEPS_MAX: i64 = 256;
 
 /// `[B, S, H·D] → [B, H, S, D]`; rank 4 stays.
 fn heads(cx: &mut Cx, x: NodeId, count: Option<i64>) -> Result<NodeId, OpError> {
@@ -22,9 +28,12 @@ fn heads(cx: &mut Cx, x: NodeId, count: Option<i64>) -> Result<NodeId, OpError> 
     match shape.len() {
         4 => Ok(x),
         3 => {
-            let count = count.filter(|&h| h > 0).ok_or_else(|| OpError::invalid("takes head counts for operands of rank 3"))?;
+            let count = count
+                .filter(|&h| h > 0)
+                .ok_or_else(|| OpError::invalid("takes head counts for operands of rank 3"))?;
             let size = shape[2].floor_div(&Dim::Const(count));
-            let x = cx.reshape(x, &[shape[0].clone(), shape[1].clone(), Dim::Const(count), size])?;
+            let x =
+                cx.reshape(x, &[shape[0].clone(), shape[1].clone(), Dim::Const(count), size])?;
             cx.permute(x, &[0, 2, 1, 3])
         }
         rank => Err(OpError::invalid(format!("takes operands of rank 3 or 4, not {rank}"))),
@@ -77,7 +86,12 @@ fn positions(cx: &mut Cx, queries: &Dim, total: &Dim) -> Result<(NodeId, NodeId)
 }
 
 /// `total` with `0` where allowed and −∞ elsewhere added.
-fn forbid(cx: &mut Cx, total: Option<NodeId>, allowed: NodeId, dtype: DType) -> Result<Option<NodeId>, OpError> {
+fn forbid(
+    cx: &mut Cx,
+    total: Option<NodeId>,
+    allowed: NodeId,
+    dtype: DType,
+) -> Result<Option<NodeId>, OpError> {
     let (zero, never) = (cx.splat(0.0, dtype)?, cx.splat(f64::NEG_INFINITY, dtype)?);
     let bias = cx.map(S::Select, &[allowed, zero, never])?;
     Ok(Some(match total {
@@ -90,7 +104,9 @@ fn forbid(cx: &mut Cx, total: Option<NodeId>, allowed: NodeId, dtype: DType) -> 
 fn mask_bias(cx: &mut Cx, n: &Node, total: &Dim, dtype: DType) -> Result<Option<NodeId>, OpError> {
     let Some(mut mask) = n.opt_node(cx, 3)? else { return Ok(None) };
     let shape = cx.shape(mask);
-    let Some(last) = shape.last() else { return Err(OpError::invalid("takes a mask of rank 1 or more")) };
+    let Some(last) = shape.last() else {
+        return Err(OpError::invalid("takes a mask of rank 1 or more"));
+    };
     if let (Some(have), Some(want)) = (last.as_const(), total.as_const())
         && have < want
         && have != 1
@@ -98,16 +114,32 @@ fn mask_bias(cx: &mut Cx, n: &Node, total: &Dim, dtype: DType) -> Result<Option<
         let low = vec![Dim::ZERO; shape.len()];
         let mut high = low.clone();
         high[shape.len() - 1] = Dim::Const(want - have);
-        let fill = if cx.node_dtype(mask) == DType::Bool { cx.truth(false)? } else { cx.num(mask, f64::NEG_INFINITY)? };
+        let fill = if cx.node_dtype(mask) == DType::Bool {
+            cx.truth(false)?
+        } else {
+            cx.num(mask, f64::NEG_INFINITY)?
+        };
         mask = cx.pad(mask, &low, &high, fill)?;
     }
     let mask = cx.graph.raise_rank(mask, 4)?;
-    if cx.node_dtype(mask) == DType::Bool { forbid(cx, None, mask, dtype) } else { Ok(Some(cx.cast(mask, dtype)?)) }
+    if cx.node_dtype(mask) == DType::Bool {
+        forbid(cx, None, mask, dtype)
+    } else {
+        Ok(Some(cx.cast(mask, dtype)?))
+    }
 }
 
-fn bias_of(cx: &mut Cx, n: &Node, keys: &Keys, queries: &Dim, total: &Dim, dtype: DType) -> Result<Option<NodeId>, OpError> {
+fn bias_of(
+    cx: &mut Cx,
+    n: &Node,
+    keys: &Keys,
+    queries: &Dim,
+    total: &Dim,
+    dtype: DType,
+) -> Result<Option<NodeId>, OpError> {
     let mut bias = mask_bias(cx, n, total, dtype)?;
-    let (left, right) = (n.attrs.int_or("left_window_size", -1)?, n.attrs.int_or("right_window_size", -1)?);
+    let (left, right) =
+        (n.attrs.int_or("left_window_size", -1)?, n.attrs.int_or("right_window_size", -1)?);
     let causal = n.attrs.flag("is_causal", false)?;
     if causal || left >= 0 || right >= 0 {
         let (q, k) = positions(cx, queries, total)?;
@@ -187,7 +219,12 @@ fn soft_cap(cx: &mut Cx, x: NodeId, cap: f64) -> Result<NodeId, OpError> {
 }
 
 /// Probabilities; rows whose bias forbids every key are 0.
-fn probabilities(cx: &mut Cx, scores: NodeId, bias: Option<NodeId>, precision: DType) -> Result<NodeId, OpError> {
+fn probabilities(
+    cx: &mut Cx,
+    scores: NodeId,
+    bias: Option<NodeId>,
+    precision: DType,
+) -> Result<NodeId, OpError> {
     let wide = cx.cast(scores, precision)?;
     let p = cx.composite("softmax", &[wide], &[axes_attr(&[3])])?;
     let Some(bias) = bias else { return Ok(p) };
@@ -209,7 +246,11 @@ fn attention(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         Some(scale) => f64::from(scale),
         None => match sq[3].as_const() {
             Some(size) if size > 0 => 1.0 / (size as f64).sqrt(),
-            _ => return Err(OpError::unsupported("has a head size that is not a number; give it a scale")),
+            _ => {
+                return Err(OpError::unsupported(
+                    "has a head size that is not a number; give it a scale",
+                ));
+            }
         },
     };
     let raw = scores_of(cx, q, keys.k, scale)?;
@@ -238,9 +279,17 @@ fn attention(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         1 => capped,
         2 => scores,
         3 => p,
-        mode => return Err(OpError::invalid(format!("has qk_matmul_output_mode {mode}; allowed are 0 to 3"))),
+        mode => {
+            return Err(OpError::invalid(format!(
+                "has qk_matmul_output_mode {mode}; allowed are 0 to 3"
+            )));
+        }
     };
-    let shown = if n.wants(3) { cx.broadcast(shown, &[sq[0].clone(), sq[1].clone(), sq[2].clone(), total])? } else { y };
+    let shown = if n.wants(3) {
+        cx.broadcast(shown, &[sq[0].clone(), sq[1].clone(), sq[2].clone(), total])?
+    } else {
+        y
+    };
     many(&[y, keys.k, keys.v, shown])
 }
 
@@ -261,11 +310,17 @@ fn rotary_embedding(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         rank => return Err(OpError::invalid(format!("takes data of rank 3 or 4, not {rank}"))),
     };
     let wide = cx.shape(x);
-    let size = wide[3].as_const().ok_or_else(|| OpError::unsupported("has a head size that is not a number"))?;
+    let size = wide[3]
+        .as_const()
+        .ok_or_else(|| OpError::unsupported("has a head size that is not a number"))?;
     let rotated = match n.attrs.int_or("rotary_embedding_dim", 0)? {
         0 => size,
         r if r > 0 && r <= size && r % 2 == 0 => r,
-        r => return Err(OpError::invalid(format!("has rotary_embedding_dim {r} for heads of {size}"))),
+        r => {
+            return Err(OpError::invalid(format!(
+                "has rotary_embedding_dim {r} for heads of {size}"
+            )));
+        }
     };
     let mut caches = Vec::new();
     for i in [1, 2] {
@@ -302,7 +357,12 @@ fn rotary_embedding(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     one(cx.reshape(out, &shape)?)
 }
 
-fn pairs(cx: &mut Cx, x: NodeId, rotated: i64, interleaved: bool) -> Result<(NodeId, NodeId), OpError> {
+fn pairs(
+    cx: &mut Cx,
+    x: NodeId,
+    rotated: i64,
+    interleaved: bool,
+) -> Result<(NodeId, NodeId), OpError> {
     let half = Dim::Const(rotated / 2);
     if interleaved {
         let first = cx.slice(x, 3, Dim::ZERO, 2, half.clone())?;
@@ -310,4 +370,116 @@ fn pairs(cx: &mut Cx, x: NodeId, rotated: i64, interleaved: bool) -> Result<(Nod
     }
     let first = cx.slice(x, 3, Dim::ZERO, 1, half.clone())?;
     Ok((first, cx.slice(x, 3, half.clone(), 1, half)?))
+}
+
+/// Rows of one step: `[B, H, T, D] → [B, H, D]`.
+fn at_step(cx: &mut Cx, x: NodeId, step: i64) -> Result<NodeId, OpError> {
+    let x = cx.slice(x, 2, Dim::Const(step), 1, Dim::ONE)?;
+    cx.squeeze(x, &[2])
+}
+
+/// What a linear attention reads, heads apart and in f32.
+struct Recurrence {
+    q: NodeId,
+    k: NodeId,
+    v: NodeId,
+    /// `exp` of the decay, `[B, H, T, D or 1]`.
+    keep: Option<NodeId>,
+    /// Update rate, `[B, H or 1, T, 1]`.
+    rate: Option<NodeId>,
+}
+
+impl Recurrence {
+    /// `S' = keep · S + k ⊗ u` with `u = v`, or `rate · (v - k · keep · S)` for the delta rules.
+    fn advance(&self, cx: &mut Cx, state: NodeId, step: i64) -> Result<NodeId, OpError> {
+        let mut state = state;
+        if let Some(keep) = self.keep {
+            let keep = at_step(cx, keep, step)?;
+            let keep = cx.unsqueeze(keep, &[3])?;
+            state = cx.map(S::Mul, &[state, keep])?;
+        }
+        let (k, v) = (at_step(cx, self.k, step)?, at_step(cx, self.v, step)?);
+        let k = cx.unsqueeze(k, &[3])?;
+        let mut update = cx.unsqueeze(v, &[2])?;
+        if let Some(rate) = self.rate {
+            let read = cx.map(S::Mul, &[state, k])?;
+            let read = cx.reduce(R::Sum, read, &[2], true)?;
+            let rate = at_step(cx, rate, step)?;
+            let rate = cx.unsqueeze(rate, &[3])?;
+            update = cx.map(S::Sub, &[update, read])?;
+            update = cx.map(S::Mul, &[update, rate])?;
+        }
+        let outer = cx.map(S::Mul, &[k, update])?;
+        cx.map(S::Add, &[state, outer])
+    }
+}
+
+fn linear_attention(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
+    let (q_heads, kv_heads) =
+        (n.attrs.required_int("q_num_heads")?, n.attrs.required_int("kv_num_heads")?);
+    if q_heads < 1 || kv_heads < 1 || q_heads % kv_heads != 0 {
+        return Err(OpError::invalid(format!(
+            "has {q_heads} query heads and {kv_heads} key heads"
+        )));
+    }
+    let query = n.node(cx, 0)?;
+    let (dtype, shape) = (cx.node_dtype(query), cx.shape(query));
+    let wide = |cx: &mut Cx, x: NodeId, heads_of: i64| {
+        let x = heads(cx, x, Some(heads_of))?;
+        cx.cast(x, DType::F32)
+    };
+    let (k, v) = (n.node(cx, 1)?, n.node(cx, 2)?);
+    let (q, k, v) = (wide(cx, query, q_heads)?, wide(cx, k, kv_heads)?, wide(cx, v, kv_heads)?);
+    let keep = match n.opt_node(cx, 4)? {
+        Some(decay) => {
+            let decay = wide(cx, decay, kv_heads)?;
+            Some(cx.map(S::Exp, &[decay])?)
+        }
+        None => None,
+    };
+    let rate = match n.opt_node(cx, 5)? {
+        Some(rate) => {
+            let rate = cx.cast(rate, DType::F32)?;
+            let rate = cx.permute(rate, &[0, 2, 1])?;
+            Some(cx.unsqueeze(rate, &[3])?)
+        }
+        None => None,
+    };
+    let (sq, sv) = (cx.shape(q), cx.shape(v));
+    let steps = sq[2].as_const().filter(|s| (1..=STEPS_MAX).contains(s));
+    let steps = steps.ok_or_else(|| {
+        OpError::unsupported(format!("of {} steps; 1 to {STEPS_MAX} are supported", sq[2]))
+    })?;
+    let past = n.opt_node(cx, 3)?;
+    let state_dtype = past.map_or(dtype, |p| cx.node_dtype(p));
+    let mut state = match past {
+        Some(past) => cx.cast(past, DType::F32)?,
+        None => {
+            let zero = cx.splat(0.0, DType::F32)?;
+            cx.broadcast(zero, &[sv[0].clone(), sv[1].clone(), sq[3].clone(), sv[3].clone()])?
+        }
+    };
+    let scale = match (n.attrs.float_or("scale", 0.0)?, sq[3].as_const()) {
+        (scale, _) if scale != 0.0 => scale,
+        (_, Some(size)) if size > 0 => 1.0 / (size as f64).sqrt(),
+        _ => {
+            return Err(OpError::unsupported(
+                "has a head size that is not a number; give it a scale",
+            ));
+        }
+    };
+    let scale = cx.splat(scale, DType::F32)?;
+    let recurrence = Recurrence { q, k, v, keep, rate };
+    let mut rows = Vec::new();
+    for step in 0..steps {
+        state = recurrence.advance(cx, state, step)?;
+        let q = cx.slice(recurrence.q, 2, Dim::Const(step), 1, Dim::ONE)?;
+        let (one_query, whole) = (cx.shape(q), cx.shape(state));
+        rows.push(grouped(cx, (q, &one_query), (state, &whole), [3, 4], [4, 5], [3, 5])?);
+    }
+    let y = cx.concat(&rows, 2)?;
+    let y = cx.map(S::Mul, &[y, scale])?;
+    let y = cx.permute(y, &[0, 2, 1, 3])?;
+    let y = cx.reshape(y, &[shape[0].clone(), shape[1].clone(), sq[1].clone() * sv[3].clone()])?;
+    many(&[cx.cast(y, dtype)?, cx.cast(state, state_dtype)?])
 }

@@ -19,7 +19,7 @@ pub(crate) const OPS: &[OnnxOp] = &[
     call("Size", &[1, 13, 19, 21, 23, 24, 25], size),
     call("Identity", &[1, 13, 14, 16, 19, 21, 23, 24, 25], identity),
     call("Dropout", &[1, 6, 7, 10, 12, 13, 22], dropout),
-    call("Cast", &[1, 6, 9, 13, 19, 21, 23, 24, 25], cast),
+    call("Cast", &[1, 6, 9, 13, 19, 21, 23, 24, 25, 28], cast),
     call("CastLike", &[15, 19, 21, 23, 24, 25], cast_like),
     call("BitCast", &[26], bit_cast),
     call("EyeLike", &[9, 22], eye_like),
@@ -49,7 +49,8 @@ fn constant(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 
 fn sparse_constant(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let sparse = n.attrs.find("sparse_value").and_then(|a| a.sparse_tensor.as_ref());
-    let sparse = sparse.ok_or_else(|| OpError::invalid("has a sparse_value that is no sparse tensor"))?;
+    let sparse =
+        sparse.ok_or_else(|| OpError::invalid("has a sparse_value that is no sparse tensor"))?;
     let limit = cx.limits.owned_bytes;
     let tensor = tensors::read_sparse(sparse, &mut cx.external, limit)?;
     cx.own(tensor.bytes().len())?;
@@ -104,13 +105,19 @@ fn dropout(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     if let Some(training) = n.opt(2) {
         let known = cx.known(&training).and_then(|k| k.to_i64());
         let ratio = match n.opt(1) {
-            Some(ratio) => cx.known(&ratio).and_then(|k| k.to_f64()).and_then(|r| r.first().copied()),
+            Some(ratio) => {
+                cx.known(&ratio).and_then(|k| k.to_f64()).and_then(|r| r.first().copied())
+            }
             None => Some(0.5),
         };
         match known.as_deref() {
             Some([0]) => {}
             Some(_) if ratio == Some(0.0) => {}
-            Some(_) => return Err(OpError::unsupported("in training mode draws random numbers, which is not supported")),
+            Some(_) => {
+                return Err(OpError::unsupported(
+                    "in training mode draws random numbers, which is not supported",
+                ));
+            }
             None => return Err(OpError::NotConstant { index: 2, what: "training_mode" }),
         }
     }
@@ -132,9 +139,8 @@ fn dropout(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 
 fn cast_to(cx: &mut Cx, val: &Val, to: DType, n: &Node) -> Result<Outputs, OpError> {
     if let Some(known) = cx.known(val)
-        && let Some(out) = known.cast(to, |d| {
-            tgc_ir::Truth::Yes == cx.graph.facts.at_most(&Dim::ZERO, d)
-        })
+        && let Some(out) =
+            known.cast(to, |d| tgc_ir::Truth::Yes == cx.graph.facts.at_most(&Dim::ZERO, d))
     {
         return one(out);
     }
@@ -178,7 +184,9 @@ fn bit_cast(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 fn eye_like(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let like = n.val(0)?;
     let dims = cx.extents(&like)?;
-    let [rows, columns] = dims.as_slice() else { return Err(OpError::invalid("takes data of rank 2")) };
+    let [rows, columns] = dims.as_slice() else {
+        return Err(OpError::invalid("takes data of rank 2"));
+    };
     let dtype = match n.attrs.int("dtype")? {
         Some(code) => tensors::dtype(i32::try_from(code).unwrap_or(-1))?,
         None => cx.dtype(&like)?,
@@ -189,7 +197,8 @@ fn eye_like(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         && let Some(total) = count(&[r as usize, c as usize])
         && c > 0
     {
-        let elem = |i: usize| Elem::Int(Dim::Const(i64::from((i as i64 % c) - (i as i64 / c) == k)));
+        let elem =
+            |i: usize| Elem::Int(Dim::Const(i64::from((i as i64 % c) - (i as i64 / c) == k)));
         let shape = vec![r as usize, c as usize];
         return one(Known { dtype, shape, elems: (0..total).map(elem).collect() });
     }

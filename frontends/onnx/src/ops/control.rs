@@ -84,7 +84,13 @@ fn repeat(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 }
 
 /// `None` when the continue condition depends on data.
-fn unroll(cx: &mut Cx, body: &GraphProto, trip: i64, go: bool, carried: Vec<Val>) -> Result<Option<Outputs>, OpError> {
+fn unroll(
+    cx: &mut Cx,
+    body: &GraphProto,
+    trip: i64,
+    go: bool,
+    carried: Vec<Val>,
+) -> Result<Option<Outputs>, OpError> {
     let mut carried = carried;
     let mut go = go;
     let count = carried.len();
@@ -113,7 +119,9 @@ fn unroll(cx: &mut Cx, body: &GraphProto, trip: i64, go: bool, carried: Vec<Val>
     }
     for list in stacked {
         if list.is_empty() {
-            return Err(OpError::unsupported("runs no round, so that its stacked results have no extents"));
+            return Err(OpError::unsupported(
+                "runs no round, so that its stacked results have no extents",
+            ));
         }
         carried.push(stack(cx, &list, 0)?);
     }
@@ -123,16 +131,25 @@ fn unroll(cx: &mut Cx, body: &GraphProto, trip: i64, go: bool, carried: Vec<Val>
 /// A Scan over an axis of known extent, written out.
 fn scan(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     if n.version < 9 {
-        return Err(OpError::unsupported("of opset 8, with its batch axis, is not supported; opsets 9 and later are"));
+        return Err(OpError::unsupported(
+            "of opset 8, with its batch axis, is not supported; opsets 9 and later are",
+        ));
     }
     let body = n.attrs.graph("body")?;
     let scanned = usize::try_from(n.attrs.required_int("num_scan_inputs")?).unwrap_or(usize::MAX);
-    let states = n.inputs.len().checked_sub(scanned).ok_or_else(|| OpError::invalid("has fewer operands than scans"))?;
+    let states = n
+        .inputs
+        .len()
+        .checked_sub(scanned)
+        .ok_or_else(|| OpError::invalid("has fewer operands than scans"))?;
     let mut state: Vec<Val> = (0..states).map(|i| n.val(i)).collect::<Result<_, _>>()?;
-    let inputs: Vec<NodeId> = (states..n.inputs.len()).map(|i| n.node(cx, i)).collect::<Result<_, _>>()?;
+    let inputs: Vec<NodeId> =
+        (states..n.inputs.len()).map(|i| n.node(cx, i)).collect::<Result<_, _>>()?;
     let at = |list: Option<&[i64]>, i: usize| list.and_then(|l| l.get(i)).copied().unwrap_or(0);
-    let (in_axes, in_directions) = (n.attrs.ints("scan_input_axes")?, n.attrs.ints("scan_input_directions")?);
-    let (out_axes, out_directions) = (n.attrs.ints("scan_output_axes")?, n.attrs.ints("scan_output_directions")?);
+    let (in_axes, in_directions) =
+        (n.attrs.ints("scan_input_axes")?, n.attrs.ints("scan_input_directions")?);
+    let (out_axes, out_directions) =
+        (n.attrs.ints("scan_output_axes")?, n.attrs.ints("scan_output_directions")?);
     let mut axes = Vec::new();
     let mut length = None;
     for (i, &x) in inputs.iter().enumerate() {
@@ -140,7 +157,8 @@ fn scan(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         axes.push(axis);
         length = cx.shape(x)[axis].as_const().or(length);
     }
-    let length = length.ok_or_else(|| OpError::unsupported("scans an axis whose extent is not a number"))?;
+    let length =
+        length.ok_or_else(|| OpError::unsupported("scans an axis whose extent is not a number"))?;
     if length > SCANNED_MAX {
         return Err(OpError::Limit(format!("runs more than {SCANNED_MAX} rounds")));
     }
@@ -162,7 +180,9 @@ fn scan(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         }
     }
     for (i, mut list) in stacked.into_iter().enumerate() {
-        let Some(first) = list.first() else { return Err(OpError::unsupported("scans an axis of extent 0")) };
+        let Some(first) = list.first() else {
+            return Err(OpError::unsupported("scans an axis of extent 0"));
+        };
         let axis = cx.axis(at(out_axes, i), cx.extents(first)?.len() + 1)?;
         if at(out_directions, i) == 1 {
             list.reverse();
@@ -185,11 +205,17 @@ impl Cx<'_> {
         match self.graph.op(id) {
             Op::View { .. } => self.comparison_of(operands[0]),
             Op::Scalar(S::Not) => self.comparison_of(operands[0])?.negated(),
-            Op::Scalar(S::Eq) => dims().map(|(lhs, rhs)| Comparison { lhs, relation: Relation::Equal, rhs }),
-            Op::Scalar(S::Le) => dims().map(|(lhs, rhs)| Comparison { lhs, relation: Relation::AtMost, rhs }),
-            Op::Scalar(S::Lt) => {
-                dims().map(|(lhs, rhs)| Comparison { lhs: lhs + Dim::ONE, relation: Relation::AtMost, rhs })
+            Op::Scalar(S::Eq) => {
+                dims().map(|(lhs, rhs)| Comparison { lhs, relation: Relation::Equal, rhs })
             }
+            Op::Scalar(S::Le) => {
+                dims().map(|(lhs, rhs)| Comparison { lhs, relation: Relation::AtMost, rhs })
+            }
+            Op::Scalar(S::Lt) => dims().map(|(lhs, rhs)| Comparison {
+                lhs: lhs + Dim::ONE,
+                relation: Relation::AtMost,
+                rhs,
+            }),
             _ => None,
         }
     }
@@ -208,7 +234,12 @@ impl Cx<'_> {
     fn assume(&mut self, comparison: &Comparison) {
         let origin = self.origin();
         let (lhs, rhs) = (comparison.lhs.clone(), comparison.rhs.clone());
-        self.graph.facts.require(Require { lhs, relation: comparison.relation, rhs, origin: origin.clone() });
+        self.graph.facts.require(Require {
+            lhs,
+            relation: comparison.relation,
+            rhs,
+            origin: origin.clone(),
+        });
         let text = comparison.text();
         self.notes.push(format!("If `{origin}` compares dims; it is decided by requiring {text}"));
     }

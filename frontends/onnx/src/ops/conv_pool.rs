@@ -45,10 +45,18 @@ fn positive(name: &str, given: Option<&[i64]>, count: usize) -> Result<Vec<i64>,
 }
 
 /// Reads the geometry of a node; `kernel` are the window extents, `input` the spatial extents of the data.
-pub(crate) fn geometry(cx: &Cx, n: &Node, kernel: &[Dim], input: &[Dim]) -> Result<Geometry, OpError> {
+pub(crate) fn geometry(
+    cx: &Cx,
+    n: &Node,
+    kernel: &[Dim],
+    input: &[Dim],
+) -> Result<Geometry, OpError> {
     let count = input.len();
     if kernel.len() != count {
-        return Err(OpError::invalid(format!("has a window of rank {} over {count} spatial axes", kernel.len())));
+        return Err(OpError::invalid(format!(
+            "has a window of rank {} over {count} spatial axes",
+            kernel.len()
+        )));
     }
     let stride = positive("strides", n.attrs.ints("strides")?, count)?;
     let dilation = positive("dilations", n.attrs.ints("dilations")?, count)?;
@@ -58,7 +66,10 @@ pub(crate) fn geometry(cx: &Cx, n: &Node, kernel: &[Dim], input: &[Dim]) -> Resu
         "NOTSET" | "" => {
             if let Some(pads) = n.attrs.ints("pads")? {
                 if pads.len() != 2 * count {
-                    return Err(OpError::invalid(format!("has {} pads for {count} spatial axes", pads.len())));
+                    return Err(OpError::invalid(format!(
+                        "has {} pads for {count} spatial axes",
+                        pads.len()
+                    )));
                 }
                 low = pads[..count].iter().map(|&p| Dim::Const(p)).collect();
                 high = pads[count..].iter().map(|&p| Dim::Const(p)).collect();
@@ -68,12 +79,14 @@ pub(crate) fn geometry(cx: &Cx, n: &Node, kernel: &[Dim], input: &[Dim]) -> Resu
         "SAME_UPPER" | "SAME_LOWER" => {
             for axis in 0..count {
                 let by = Dim::Const(stride[axis]);
-                let reach = (kernel[axis].clone() - Dim::ONE) * Dim::Const(dilation[axis]) + Dim::ONE;
+                let reach =
+                    (kernel[axis].clone() - Dim::ONE) * Dim::Const(dilation[axis]) + Dim::ONE;
                 let out = input[axis].ceil_div(&by);
                 let total = cx.at_least_zero((out - Dim::ONE) * by + reach - input[axis].clone());
                 let half = total.floor_div(&Dim::Const(2));
                 let rest = total - half.clone();
-                (low[axis], high[axis]) = if auto == "SAME_UPPER" { (half, rest) } else { (rest, half) };
+                (low[axis], high[axis]) =
+                    if auto == "SAME_UPPER" { (half, rest) } else { (rest, half) };
             }
         }
         other => return Err(OpError::invalid(format!("has auto_pad `{other}`"))),
@@ -83,8 +96,13 @@ pub(crate) fn geometry(cx: &Cx, n: &Node, kernel: &[Dim], input: &[Dim]) -> Resu
 
 fn check_kernel(n: &Node, kernel: &[Dim]) -> Result<(), OpError> {
     let Some(declared) = n.attrs.ints("kernel_shape")? else { return Ok(()) };
-    let fits = declared.len() == kernel.len() && declared.iter().zip(kernel).all(|(d, k)| k.as_const().is_none_or(|k| k == *d));
-    if fits { Ok(()) } else { Err(OpError::invalid(format!("has kernel_shape {declared:?}, its weights have {kernel:?}"))) }
+    let fits = declared.len() == kernel.len()
+        && declared.iter().zip(kernel).all(|(d, k)| k.as_const().is_none_or(|k| k == *d));
+    if fits {
+        Ok(())
+    } else {
+        Err(OpError::invalid(format!("has kernel_shape {declared:?}, its weights have {kernel:?}")))
+    }
 }
 
 fn add_bias(cx: &mut Cx, y: NodeId, bias: Option<NodeId>) -> Result<NodeId, OpError> {
@@ -151,7 +169,8 @@ fn conv_transpose(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     }
     check_kernel(n, &sw[2..])?;
     let count = sx.len() - 2;
-    let output_pad = n.attrs.ints("output_padding")?.map_or_else(|| vec![0; count], <[i64]>::to_vec);
+    let output_pad =
+        n.attrs.ints("output_padding")?.map_or_else(|| vec![0; count], <[i64]>::to_vec);
     if output_pad.len() != count || output_pad.iter().any(|&p| !(0..1 << 31).contains(&p)) {
         return Err(OpError::invalid(format!("has output_padding {output_pad:?}")));
     }
@@ -164,7 +183,9 @@ fn conv_transpose(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         let upper = auto == "SAME_UPPER";
         let full = |axis: usize| {
             let reach = (sw[2 + axis].clone() - Dim::ONE) * Dim::Const(dilation[axis]) + Dim::ONE;
-            (sx[2 + axis].clone() - Dim::ONE) * Dim::Const(stride[axis]) + reach + Dim::Const(output_pad[axis])
+            (sx[2 + axis].clone() - Dim::ONE) * Dim::Const(stride[axis])
+                + reach
+                + Dim::Const(output_pad[axis])
         };
         let want = |axis: usize| match declared {
             Some(shape) if shape.len() >= count => Dim::Const(shape[shape.len() - count + axis]),
@@ -186,7 +207,15 @@ fn conv_transpose(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     };
     let groups = n.attrs.int_or("group", 1)?;
     cx.require_equal(&sx[1], &sw[0])?;
-    let spec = ConvSpec { groups, stride, dilation, pad_low: low, pad_high: high, transposed: true, output_pad };
+    let spec = ConvSpec {
+        groups,
+        stride,
+        dilation,
+        pad_low: low,
+        pad_high: high,
+        transposed: true,
+        output_pad,
+    };
     let y = cx.emit(Op::Conv { spec: spec.into() }, &[x, w])?;
     one(add_bias(cx, y, b)?)
 }
@@ -207,7 +236,9 @@ fn causal_conv(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
             cx.pad(x, &low, &[Dim::ZERO, Dim::ZERO, Dim::ZERO], zero)?
         }
     };
-    let groups = sx[1].as_const().ok_or_else(|| OpError::unsupported("has a channel count that is not a number"))?;
+    let groups = sx[1]
+        .as_const()
+        .ok_or_else(|| OpError::unsupported("has a channel count that is not a number"))?;
     let spec = ConvSpec {
         groups,
         stride: vec![1],
@@ -222,16 +253,27 @@ fn causal_conv(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     match n.attrs.string_or("activation", "none")?.as_str() {
         "none" => {}
         "silu" | "swish" => y = cx.composite("silu", &[y], &[])?,
-        other => return Err(OpError::invalid(format!("has activation `{other}`; allowed are none, silu and swish"))),
+        other => {
+            return Err(OpError::invalid(format!(
+                "has activation `{other}`; allowed are none, silu and swish"
+            )));
+        }
     }
     let state = cx.slice(whole, 2, sx[2].clone(), 1, taps)?;
     many(&[y, state])
 }
 
 /// The window of a pooling node.
-fn pool_spec(cx: &Cx, n: &Node, x: NodeId, op: R, divisor: PoolDivisor) -> Result<PoolSpec, OpError> {
+fn pool_spec(
+    cx: &Cx,
+    n: &Node,
+    x: NodeId,
+    op: R,
+    divisor: PoolDivisor,
+) -> Result<PoolSpec, OpError> {
     let shape = cx.shape(x);
-    let kernel = n.attrs.ints("kernel_shape")?.ok_or_else(|| OpError::invalid("lacks kernel_shape"))?;
+    let kernel =
+        n.attrs.ints("kernel_shape")?.ok_or_else(|| OpError::invalid("lacks kernel_shape"))?;
     if shape.len() < 3 {
         return Err(OpError::invalid("takes data of rank 3 or more"));
     }
@@ -264,7 +306,9 @@ fn max_pool(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let mut at = cx.proj(tuple, 1)?;
     if n.attrs.flag("storage_order", false)? {
         let [_, _, h, w] = shape.as_slice() else {
-            return Err(OpError::unsupported("with storage_order 1 is supported for two spatial axes"));
+            return Err(OpError::unsupported(
+                "with storage_order 1 is supported for two spatial axes",
+            ));
         };
         let (h, w) = (cx.dim(h, DType::I64)?, cx.dim(w, DType::I64)?);
         let (row, column) = (cx.map(S::Div, &[at, w])?, cx.map(S::Mod, &[at, w])?);
@@ -359,7 +403,8 @@ fn global_lp_pool(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 fn max_unpool(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let (x, at) = (n.node(cx, 0)?, n.node(cx, 1)?);
     let shape = cx.shape(x);
-    let kernel = n.attrs.ints("kernel_shape")?.ok_or_else(|| OpError::invalid("lacks kernel_shape"))?;
+    let kernel =
+        n.attrs.ints("kernel_shape")?.ok_or_else(|| OpError::invalid("lacks kernel_shape"))?;
     if shape.len() != kernel.len() + 2 {
         return Err(OpError::invalid("has a window that does not fit its data"));
     }
@@ -368,7 +413,11 @@ fn max_unpool(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let mut natural = shape[..2].to_vec();
     for axis in 0..kernel.len() {
         let pads = g.low[axis].clone() + g.high[axis].clone();
-        natural.push((shape[2 + axis].clone() - Dim::ONE) * Dim::Const(g.stride[axis]) + window[axis].clone() - pads);
+        natural.push(
+            (shape[2 + axis].clone() - Dim::ONE) * Dim::Const(g.stride[axis])
+                + window[axis].clone()
+                - pads,
+        );
     }
     let to = match n.opt(2) {
         Some(_) => cx.dims(n, 2, "the output shape")?,
@@ -420,7 +469,9 @@ fn col2im(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         let reach = Dim::Const((block[axis] - 1).saturating_mul(g.dilation[axis]) + 1);
         let covered = (grid[2 + axis].clone() - Dim::ONE) * Dim::Const(g.stride[axis]) + reach;
         let left = image[axis].clone() + g.low[axis].clone() + g.high[axis].clone() - covered;
-        output_pad.push(left.as_const().ok_or_else(|| OpError::unsupported("has an image of unknown size"))?);
+        output_pad.push(
+            left.as_const().ok_or_else(|| OpError::unsupported("has an image of unknown size"))?,
+        );
     }
     let spec = ConvSpec {
         groups: 1,

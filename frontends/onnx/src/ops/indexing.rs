@@ -16,17 +16,18 @@ pub(crate) const OPS: &[OnnxOp] = &[
     call("Gather", &[1, 11, 13], gather),
     call("GatherElements", &[11, 13], gather_elements),
     call("GatherND", &[11, 12, 13], gather_nd),
-    call("ScatterElements", &[9, 11, 13, 16, 18], scatter_elements),
+    call("ScatterElements", &[11, 13, 16, 18], scatter_elements),
+    call("Scatter", &[9, 11], scatter_elements),
     call("ScatterND", &[11, 13, 16, 18], scatter_nd),
     call("TensorScatter", &[24], tensor_scatter),
-    call("OneHot", &[9, 11], one_hot),
+    call("OneHot", &[9, 11, 28], one_hot),
     call("NonZero", &[9, 13], non_zero),
-    call("Compress", &[9, 11], compress),
+    call("Compress", &[9, 11, 28], compress),
     call("TopK", &[1, 10, 11, 24], top_k),
-    call("Unique", &[11], unique),
+    call("Unique", &[11, 28], unique),
     call("Trilu", &[14], trilu),
-    call("Range", &[11], range),
-    call("ReverseSequence", &[10], reverse_sequence),
+    call("Range", &[11, 27], range),
+    call("ReverseSequence", &[10, 28], reverse_sequence),
     call("NonMaxSuppression", &[10, 11], non_max_suppression),
 ];
 
@@ -42,11 +43,15 @@ fn gather(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         // One constant index is a slice.
         if indices.len() == 1 {
             let size = shape[axis].clone();
-            let start = if indices[0] < 0 { size + Dim::Const(indices[0]) } else { Dim::Const(indices[0]) };
+            let start =
+                if indices[0] < 0 { size + Dim::Const(indices[0]) } else { Dim::Const(indices[0]) };
             if let (Some(i), Some(d)) = (start.as_const(), shape[axis].as_const())
                 && (i < 0 || i >= d)
             {
-                return Err(OpError::invalid(format!("reads index {} of an axis of extent {d}", indices[0])));
+                return Err(OpError::invalid(format!(
+                    "reads index {} of an axis of extent {d}",
+                    indices[0]
+                )));
             }
             let x = cx.node(&data)?;
             let x = cx.slice(x, axis, start, 1, Dim::ONE)?;
@@ -70,7 +75,8 @@ fn gather_known(data: &Known, axis: usize, at: &Known, indices: &[i64]) -> Optio
     data.pick(shape, |i| {
         let (outer, rest) = (i / (picked * inner), i % (picked * inner));
         let index = indices[rest / inner];
-        let index = usize::try_from(if index < 0 { index.checked_add(size)? } else { index }).ok()?;
+        let index =
+            usize::try_from(if index < 0 { index.checked_add(size)? } else { index }).ok()?;
         (index < size as usize).then(|| (outer * size as usize + index) * inner + rest % inner)
     })
 }
@@ -84,9 +90,15 @@ fn gather_elements(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 }
 
 /// Index tuples with negative entries brought into range, column by column.
-fn tuple_indices(cx: &mut Cx, indices: &Val, shape: &[Dim], batch: usize) -> Result<NodeId, OpError> {
+fn tuple_indices(
+    cx: &mut Cx,
+    indices: &Val,
+    shape: &[Dim],
+    batch: usize,
+) -> Result<NodeId, OpError> {
     let extents = cx.extents(indices)?;
-    let Some(width) = extents.last().and_then(Dim::as_const).and_then(|w| usize::try_from(w).ok()) else {
+    let Some(width) = extents.last().and_then(Dim::as_const).and_then(|w| usize::try_from(w).ok())
+    else {
         return Err(OpError::unsupported("has index tuples of unknown length"));
     };
     let Some(sizes) = shape.get(batch..batch.saturating_add(width)) else {
@@ -110,7 +122,8 @@ fn tuple_indices(cx: &mut Cx, indices: &Val, shape: &[Dim], batch: usize) -> Res
 fn gather_nd(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
     let batch = n.attrs.int_or("batch_dims", 0)?;
-    let depth = usize::try_from(batch).map_err(|_| OpError::invalid(format!("has batch_dims {batch}")))?;
+    let depth =
+        usize::try_from(batch).map_err(|_| OpError::invalid(format!("has batch_dims {batch}")))?;
     let indices = tuple_indices(cx, &n.val(1)?, &cx.shape(x), depth)?;
     one(cx.emit(Op::GatherNd { batch }, &[x, indices])?)
 }
@@ -163,14 +176,20 @@ fn tensor_scatter(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         at = cx.map(S::Mod, &[at, size])?;
     }
     let at = cx.broadcast(at, &new)?;
-    one(cx.emit(Op::ScatterElements { axis: axis as i64, op: ScatterOp::Replace }, &[cache, at, updates])?)
+    one(cx.emit(
+        Op::ScatterElements { axis: axis as i64, op: ScatterOp::Replace },
+        &[cache, at, updates],
+    )?)
 }
 
 /// `values = [off, on]`; indices outside [-depth, depth) give a row of `off`.
 fn one_hot(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let indices = n.node(cx, 0)?;
-    let depth = cx.known(&n.val(1)?).and_then(|k| k.cast(DType::I64, |_| true)).and_then(|k| k.to_dims());
-    let depth = depth.and_then(|d| d.first().cloned()).ok_or(OpError::NotConstant { index: 1, what: "the depth" })?;
+    let depth =
+        cx.known(&n.val(1)?).and_then(|k| k.cast(DType::I64, |_| true)).and_then(|k| k.to_dims());
+    let depth = depth
+        .and_then(|d| d.first().cloned())
+        .ok_or(OpError::NotConstant { index: 1, what: "the depth" })?;
     let rank = cx.rank(indices) + 1;
     let axis = cx.axis(n.attrs.int_or("axis", -1)?, rank)?;
     let mut at = cx.cast(indices, DType::I64)?;
@@ -213,7 +232,9 @@ fn non_zero_known(known: &Known) -> Option<Known> {
     let hits: Vec<Vec<usize>> =
         (0..values.len()).filter(|&i| values[i] != 0.0).map(|i| unravel(i, &known.shape)).collect();
     let rank = known.shape.len();
-    let elems = (0..rank).flat_map(|a| hits.iter().map(move |h| Elem::Int(Dim::Const(h[a] as i64)))).collect();
+    let elems = (0..rank)
+        .flat_map(|a| hits.iter().map(move |h| Elem::Int(Dim::Const(h[a] as i64))))
+        .collect();
     Some(Known { dtype: DType::I64, shape: vec![rank, hits.len()], elems })
 }
 
@@ -231,7 +252,9 @@ fn compress(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let indices = match cx.known(&condition).and_then(|k| non_zero_known(&k)) {
         Some(known) => {
             let hits = known.shape[1];
-            let known = known.reshaped(vec![hits]).ok_or_else(|| OpError::invalid("takes a condition of rank 1"))?;
+            let known = known
+                .reshaped(vec![hits])
+                .ok_or_else(|| OpError::invalid("takes a condition of rank 1"))?;
             cx.node(&known.into())?
         }
         None => {
@@ -314,18 +337,27 @@ fn range(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         let elem = cx.known(val).and_then(|k| k.elems.first().cloned());
         known.push(elem.ok_or(OpError::NotConstant { index, what: "its bounds" })?);
     }
-    if let (Elem::Int(start), Elem::Int(limit), Elem::Int(step)) = (&known[0], &known[1], &known[2]) {
+    if let (Elem::Int(start), Elem::Int(limit), Elem::Int(step)) = (&known[0], &known[1], &known[2])
+    {
         let Some(by) = step.as_const().filter(|&s| s != 0) else {
             return Err(OpError::unsupported("has a step that is not a number other than 0"));
         };
         let length = limit.clone() - start.clone();
-        let length = if by > 0 { length.ceil_div(step) } else { (-length).ceil_div(&Dim::Const(by.saturating_neg())) };
+        let length = if by > 0 {
+            length.ceil_div(step)
+        } else {
+            (-length).ceil_div(&Dim::Const(by.saturating_neg()))
+        };
         let length = cx.at_least_zero(length);
         if let Some(length) = length.as_const().and_then(|l| usize::try_from(l).ok())
             && count(&[length]).is_some()
         {
             let elem = |i: usize| Elem::Int(start.clone() + step.clone() * Dim::Const(i as i64));
-            return one(Known { dtype, shape: vec![length], elems: (0..length).map(elem).collect() });
+            return one(Known {
+                dtype,
+                shape: vec![length],
+                elems: (0..length).map(elem).collect(),
+            });
         }
         let mut x = cx.iota(&length, dtype)?;
         if by != 1 {

@@ -17,7 +17,7 @@ use crate::cx::{Cx, Node, OpError, Outputs};
 pub(crate) const OPS: &[OnnxOp] = &[
     call("MatMul", &[1, 9, 13], matmul),
     call("Gemm", &[1, 6, 7, 9, 11, 13], gemm),
-    call("Einsum", &[12], einsum),
+    call("Einsum", &[12, 28], einsum),
 ];
 
 /// A tensor whose axes carry labels; an axis of extent 1 under a wider label repeats.
@@ -67,7 +67,11 @@ pub(crate) fn contract(
     let groups = |cx: &Cx, x: &Labelled| -> Vec<Vec<u32>> {
         let shape = cx.shape(x.node);
         let unit = |i: usize| shape[i].is(1);
-        x.labels.iter().enumerate().map(|(i, &l)| if unit(i) { Vec::new() } else { vec![l] }).collect()
+        x.labels
+            .iter()
+            .enumerate()
+            .map(|(i, &l)| if unit(i) { Vec::new() } else { vec![l] })
+            .collect()
     };
     let extents: Vec<Dim> = (0..labels.extents.len() as u32).map(|l| labels.extent(l)).collect();
     let (lhs, rhs) = (groups(cx, &a), groups(cx, &b));
@@ -80,7 +84,13 @@ pub(crate) fn contract(
 }
 
 /// Sums the labels that only `x` has.
-fn sum_lone(cx: &mut Cx, _: &Labels, x: &Labelled, other: &Labelled, out: &[u32]) -> Result<Labelled, OpError> {
+fn sum_lone(
+    cx: &mut Cx,
+    _: &Labels,
+    x: &Labelled,
+    other: &Labelled,
+    out: &[u32],
+) -> Result<Labelled, OpError> {
     let other_shape = cx.shape(other.node);
     let shape = cx.shape(x.node);
     let in_other = |l: &u32| other.labels.iter().zip(&other_shape).any(|(o, d)| o == l && !d.is(1));
@@ -105,11 +115,16 @@ pub(crate) fn matmul_of(cx: &mut Cx, a: NodeId, b: NodeId) -> Result<NodeId, OpE
     let batch = ra.saturating_sub(2).max(rb.saturating_sub(2)) as u32;
     let (m, k, n) = (batch, batch + 1, batch + 2);
     let batch_labels = |rank: usize| (batch - rank.saturating_sub(2) as u32)..batch;
-    let a_labels: Vec<u32> = if ra == 1 { vec![k] } else { batch_labels(ra).chain([m, k]).collect() };
-    let b_labels: Vec<u32> = if rb == 1 { vec![k] } else { batch_labels(rb).chain([k, n]).collect() };
+    let a_labels: Vec<u32> =
+        if ra == 1 { vec![k] } else { batch_labels(ra).chain([m, k]).collect() };
+    let b_labels: Vec<u32> =
+        if rb == 1 { vec![k] } else { batch_labels(rb).chain([k, n]).collect() };
     let inner = (&sa[ra - 1], &sb[rb.saturating_sub(2)]);
     cx.require_equal(inner.0, inner.1).map_err(|_| {
-        OpError::invalid(format!("cannot multiply: inner extents {} and {} differ", inner.0, inner.1))
+        OpError::invalid(format!(
+            "cannot multiply: inner extents {} and {} differ",
+            inner.0, inner.1
+        ))
     })?;
     let mut labels = Labels::default();
     for (shape, names) in [(&sa, &a_labels), (&sb, &b_labels)] {
@@ -190,7 +205,10 @@ fn parse(equation: &str, ranks: &[usize]) -> Result<Equation, OpError> {
     for (term, &rank) in terms.iter().zip(ranks) {
         let named = term.chars().filter(char::is_ascii_alphabetic).count();
         if term.contains("...") {
-            dots = dots.max(rank.checked_sub(named).ok_or_else(|| bad("a term has more axes than its operand"))?);
+            dots = dots.max(
+                rank.checked_sub(named)
+                    .ok_or_else(|| bad("a term has more axes than its operand"))?,
+            );
         } else if named != rank {
             return Err(bad("a term does not name every axis of its operand"));
         }
@@ -231,7 +249,10 @@ fn diagonals(cx: &mut Cx, mut x: Labelled) -> Result<Labelled, OpError> {
         let shape = cx.shape(x.node);
         cx.require_equal(&shape[i], &shape[j])?;
         let side = shape[i].as_const().ok_or_else(|| {
-            OpError::unsupported(format!("takes a diagonal over extent {}; only numbers are supported", shape[i]))
+            OpError::unsupported(format!(
+                "takes a diagonal over extent {}; only numbers are supported",
+                shape[i]
+            ))
         })?;
         let rank = shape.len();
         let mut perm: Vec<usize> = (0..rank).filter(|&a| a != i && a != j).collect();
@@ -249,12 +270,14 @@ fn diagonals(cx: &mut Cx, mut x: Labelled) -> Result<Labelled, OpError> {
 }
 
 fn repeated(labels: &[u32]) -> Option<(usize, usize)> {
-    (0..labels.len()).find_map(|i| labels[i + 1..].iter().position(|l| *l == labels[i]).map(|j| (i, i + 1 + j)))
+    (0..labels.len())
+        .find_map(|i| labels[i + 1..].iter().position(|l| *l == labels[i]).map(|j| (i, i + 1 + j)))
 }
 
 fn einsum(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let equation = n.attrs.string_or("equation", "")?;
-    let nodes: Vec<NodeId> = (0..n.inputs.len()).map(|i| n.node(cx, i)).collect::<Result<_, _>>()?;
+    let nodes: Vec<NodeId> =
+        (0..n.inputs.len()).map(|i| n.node(cx, i)).collect::<Result<_, _>>()?;
     let ranks: Vec<usize> = nodes.iter().map(|&x| cx.rank(x)).collect();
     let equation = parse(&equation, &ranks)?;
     let mut labels = Labels::default();
@@ -269,8 +292,11 @@ fn einsum(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let Some(mut total) = parts.next() else { return Err(OpError::invalid("has no operands")) };
     let rest: Vec<Labelled> = parts.collect();
     for (i, next) in rest.iter().enumerate() {
-        let needed = |l: &u32| equation.out.contains(l) || rest[i + 1..].iter().any(|r| r.labels.contains(l));
-        let mut keep: Vec<u32> = total.labels.iter().chain(&next.labels).copied().filter(needed).collect();
+        let needed = |l: &u32| {
+            equation.out.contains(l) || rest[i + 1..].iter().any(|r| r.labels.contains(l))
+        };
+        let mut keep: Vec<u32> =
+            total.labels.iter().chain(&next.labels).copied().filter(needed).collect();
         keep.sort_unstable();
         keep.dedup();
         if i + 1 == rest.len() {

@@ -10,7 +10,10 @@ use crate::cx::{Cx, Node, OpError, Outputs};
 use crate::ops::conv_pool::shifted;
 use crate::ops::linear::integer_matmul;
 
-const fn microsoft(name: &'static str, lower: fn(&mut Cx, &Node) -> Result<Outputs, OpError>) -> OnnxOp {
+const fn microsoft(
+    name: &'static str,
+    lower: fn(&mut Cx, &Node) -> Result<Outputs, OpError>,
+) -> OnnxOp {
     OnnxOp { domain: "com.microsoft", name, since: &[1], lower: Lower::Call(lower) }
 }
 
@@ -28,7 +31,9 @@ fn operands(cx: &mut Cx, n: &Node, count: usize) -> Result<Vec<NodeId>, OpError>
 
 fn binary(cx: &mut Cx, n: &Node, op: S) -> Result<Outputs, OpError> {
     let o = operands(cx, n, 8)?;
-    through_floats(cx, &[[o[0], o[1], o[2]], [o[3], o[4], o[5]]], [o[6], o[7]], |cx, x| cx.map(op, x))
+    through_floats(cx, &[[o[0], o[1], o[2]], [o[3], o[4], o[5]]], [o[6], o[7]], |cx, x| {
+        cx.map(op, x)
+    })
 }
 
 fn global_average_pool(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
@@ -46,7 +51,9 @@ fn qgemm(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     if n.attrs.float_or("alpha", 1.0)? != 1.0 {
         return Err(OpError::unsupported("with alpha other than 1 is not supported"));
     }
-    let scalar = |cx: &mut Cx, p: NodeId| if cx.shape(p).iter().all(|d| d.is(1)) { cx.reshape(p, &[]) } else { Ok(p) };
+    let scalar = |cx: &mut Cx, p: NodeId| {
+        if cx.shape(p).iter().all(|d| d.is(1)) { cx.reshape(p, &[]) } else { Ok(p) }
+    };
     let (za, zb) = (scalar(cx, o[2])?, scalar(cx, o[5])?);
     let (mut a, mut b) = (shifted(cx, o[0], Some(za))?, o[3]);
     if n.attrs.flag("transA", false)? {

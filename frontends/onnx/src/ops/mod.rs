@@ -90,7 +90,9 @@ const GROUPS: &[&[OnnxOp]] = &[
 
 fn table() -> &'static BTreeMap<(&'static str, &'static str), &'static OnnxOp> {
     static TABLE: OnceLock<BTreeMap<(&str, &str), &OnnxOp>> = OnceLock::new();
-    TABLE.get_or_init(|| GROUPS.iter().flat_map(|g| g.iter()).map(|op| ((op.domain, op.name), op)).collect())
+    TABLE.get_or_init(|| {
+        GROUPS.iter().flat_map(|g| g.iter()).map(|op| ((op.domain, op.name), op)).collect()
+    })
 }
 
 /// The entry for an operator.
@@ -103,7 +105,8 @@ pub(crate) fn similar(domain: &str, name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     table().keys().filter(|(d, _)| *d == domain).map(|(_, n)| *n).find(|n| {
         let n = n.to_ascii_lowercase();
-        n == lower || (lower.len() > 3 && (n.starts_with(&lower) || lower.starts_with(&n)) && n.len() > 3)
+        n == lower
+            || (lower.len() > 3 && (n.starts_with(&lower) || lower.starts_with(&n)) && n.len() > 3)
     })
 }
 

@@ -22,8 +22,8 @@ pub(crate) const OPS: &[OnnxOp] = &[
     call("Expand", &[8, 13], expand),
     call("Tile", &[1, 6, 13], tile),
     call("Pad", &[1, 2, 11, 13, 18, 19, 21, 23, 24, 25], pad),
-    call("DepthToSpace", &[1, 11, 13], depth_to_space),
-    call("SpaceToDepth", &[1, 13], space_to_depth),
+    call("DepthToSpace", &[1, 11, 13, 28], depth_to_space),
+    call("SpaceToDepth", &[1, 13, 28], space_to_depth),
     call("CenterCropPad", &[18], center_crop_pad),
 ];
 
@@ -38,14 +38,20 @@ fn reshape(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         match dim.as_const() {
             Some(0) if !allow_zero => match from.get(axis) {
                 Some(d) => to.push(d.clone()),
-                None => return Err(OpError::invalid(format!("copies axis {axis}, which its data does not have"))),
+                None => {
+                    return Err(OpError::invalid(format!(
+                        "copies axis {axis}, which its data does not have"
+                    )));
+                }
             },
             Some(-1) if rest.is_some() => return Err(OpError::invalid("has two extents of -1")),
             Some(-1) => {
                 rest = Some(axis);
                 to.push(Dim::ONE);
             }
-            Some(d) if d < 0 => return Err(OpError::invalid(format!("has extent {d} in its shape"))),
+            Some(d) if d < 0 => {
+                return Err(OpError::invalid(format!("has extent {d} in its shape")));
+            }
             _ => to.push(dim.clone()),
         }
     }
@@ -87,7 +93,8 @@ fn squeeze(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
             data = cx.slice(x, axis, Dim::ZERO, 1, Dim::ONE)?.into();
         }
     }
-    let to: Vec<Dim> = (0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a].clone()).collect();
+    let to: Vec<Dim> =
+        (0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a].clone()).collect();
     one(cx.reshape_val(&data, &to)?)
 }
 
@@ -134,14 +141,26 @@ struct Cut {
 
 /// ONNX clamps bounds into the axis. Where a symbolic bound meets a constant extent the model means `bound <= extent`
 /// (a table cut to the length of the input): that becomes a requirement instead of a minimum.
-fn cut(cx: &mut Cx, axis: usize, size: &Dim, start: &Dim, end: &Dim, step: i64) -> Result<Cut, OpError> {
+fn cut(
+    cx: &mut Cx,
+    axis: usize,
+    size: &Dim,
+    start: &Dim,
+    end: &Dim,
+    step: i64,
+) -> Result<Cut, OpError> {
     let zero = Dim::ZERO;
     if step > 0 {
         // A slice that starts behind the end would be empty, which no model means.
         let start = cx.slice_bound(start, size, [&zero, size], true)?;
         let end = cx.slice_bound(end, size, [&zero, size], false)?;
         let length = cx.at_least_zero(end - start.clone());
-        return Ok(Cut { axis, start, step, extent: cx.simplify(&length.ceil_div(&Dim::Const(step))) });
+        return Ok(Cut {
+            axis,
+            start,
+            step,
+            extent: cx.simplify(&length.ceil_div(&Dim::Const(step))),
+        });
     }
     let last = size.clone() - Dim::ONE;
     let below = Dim::Const(-1);
@@ -163,7 +182,11 @@ fn slice(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     };
     let steps = cx.opt_ints(n, 4, "the steps")?.unwrap_or_else(|| vec![1; starts.len()]);
     let count = starts.len();
-    if ends.len() != count || axes.len() != count || steps.len() != count || axes.iter().any(|&a| a >= sizes.len()) {
+    if ends.len() != count
+        || axes.len() != count
+        || steps.len() != count
+        || axes.iter().any(|&a| a >= sizes.len())
+    {
         return Err(OpError::invalid("has starts, ends, axes and steps that do not fit its data"));
     }
     if steps.contains(&0) {
@@ -288,14 +311,24 @@ fn tile(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         times[axis] = count;
     }
     if times.len() != rank {
-        return Err(OpError::invalid(format!("has {} repeats for data of rank {rank}", times.len())));
+        return Err(OpError::invalid(format!(
+            "has {} repeats for data of rank {rank}",
+            times.len()
+        )));
     }
     if let (Some(known), Some(times)) = (cx.known(&data), cx.small_shape(&times)) {
-        let shape: Vec<usize> = known.shape.iter().zip(&times).map(|(d, t)| d.saturating_mul(*t)).collect();
+        let shape: Vec<usize> =
+            known.shape.iter().zip(&times).map(|(d, t)| d.saturating_mul(*t)).collect();
         let from = strides(&known.shape);
         let to = shape.clone();
         let source = |i: usize| {
-            Some(unravel(i, &to).iter().enumerate().map(|(a, at)| (at % known.shape[a]) * from[a]).sum())
+            Some(
+                unravel(i, &to)
+                    .iter()
+                    .enumerate()
+                    .map(|(a, at)| (at % known.shape[a]) * from[a])
+                    .sum(),
+            )
         };
         if let Some(out) = known.pick(shape, source) {
             return one(out);
@@ -336,7 +369,8 @@ fn pad(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     // A negative pad cuts.
     for axis in 0..rank {
         let size = cx.shape(x)[axis].clone();
-        let negative = |d: &Dim| d.as_const().filter(|&c| c < 0).map_or(Dim::ZERO, |c| Dim::Const(-c));
+        let negative =
+            |d: &Dim| d.as_const().filter(|&c| c < 0).map_or(Dim::ZERO, |c| Dim::Const(-c));
         let (cut_low, cut_high) = (negative(&low[axis]), negative(&high[axis]));
         if !cut_low.is(0) || !cut_high.is(0) {
             let extent = size - cut_low.clone() - cut_high.clone();
@@ -361,7 +395,8 @@ fn pad(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     }
     for axis in 0..rank {
         if !low[axis].is(0) || !high[axis].is(0) {
-            let indices = pad_indices(cx, &mode, &cx.shape(x)[axis].clone(), &low[axis], &high[axis])?;
+            let indices =
+                pad_indices(cx, &mode, &cx.shape(x)[axis].clone(), &low[axis], &high[axis])?;
             x = cx.take(x, indices, axis)?;
         }
     }
@@ -369,7 +404,13 @@ fn pad(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 }
 
 /// Source indices of a padded axis: `i - low` clamped, folded at both ends, or wrapped.
-fn pad_indices(cx: &mut Cx, mode: &str, size: &Dim, low: &Dim, high: &Dim) -> Result<NodeId, OpError> {
+fn pad_indices(
+    cx: &mut Cx,
+    mode: &str,
+    size: &Dim,
+    low: &Dim,
+    high: &Dim,
+) -> Result<NodeId, OpError> {
     let extent = size.clone() + low.clone() + high.clone();
     let iota = cx.iota(&extent, DType::I64)?;
     let low = cx.dim(low, DType::I64)?;
@@ -393,7 +434,9 @@ fn pad_indices(cx: &mut Cx, mode: &str, size: &Dim, low: &Dim, high: &Dim) -> Re
             let size = cx.dim(size, DType::I64)?;
             cx.map(S::Mod, &[at, size])
         }
-        other => Err(OpError::invalid(format!("has mode `{other}`; allowed are constant, edge, reflect and wrap"))),
+        other => Err(OpError::invalid(format!(
+            "has mode `{other}`; allowed are constant, edge, reflect and wrap"
+        ))),
     }
 }
 
@@ -416,12 +459,20 @@ fn depth_to_space(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let columns_first = match n.attrs.string_or("mode", "DCR")?.as_str() {
         "DCR" => false,
         "CRD" => true,
-        other => return Err(OpError::invalid(format!("has mode `{other}`; allowed are DCR and CRD"))),
+        other => {
+            return Err(OpError::invalid(format!("has mode `{other}`; allowed are DCR and CRD")));
+        }
     };
     let (split, perm) = if columns_first {
-        (vec![images.clone(), rest.clone(), b.clone(), b.clone(), h.clone(), w.clone()], [0, 1, 4, 2, 5, 3])
+        (
+            vec![images.clone(), rest.clone(), b.clone(), b.clone(), h.clone(), w.clone()],
+            [0, 1, 4, 2, 5, 3],
+        )
     } else {
-        (vec![images.clone(), b.clone(), b.clone(), rest.clone(), h.clone(), w.clone()], [0, 3, 4, 1, 5, 2])
+        (
+            vec![images.clone(), b.clone(), b.clone(), rest.clone(), h.clone(), w.clone()],
+            [0, 3, 4, 1, 5, 2],
+        )
     };
     let x = cx.reshape(x, &split)?;
     let x = cx.permute(x, &perm)?;
@@ -433,11 +484,16 @@ fn space_to_depth(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let b = block_size(n)?;
     let [images, c, h, w] = image_extents(cx, x)?;
     let (rows, columns) = (h.floor_div(&b), w.floor_div(&b));
-    let x = cx.reshape(x, &[images.clone(), c.clone(), rows.clone(), b.clone(), columns.clone(), b.clone()])?;
+    let x = cx.reshape(
+        x,
+        &[images.clone(), c.clone(), rows.clone(), b.clone(), columns.clone(), b.clone()],
+    )?;
     let perm = match n.attrs.string_or("mode", "DCR")?.as_str() {
         "DCR" => [0, 3, 5, 1, 2, 4],
         "CRD" => [0, 1, 3, 5, 2, 4],
-        other => return Err(OpError::invalid(format!("has mode `{other}`; allowed are DCR and CRD"))),
+        other => {
+            return Err(OpError::invalid(format!("has mode `{other}`; allowed are DCR and CRD")));
+        }
     };
     let x = cx.permute(x, &perm)?;
     one(cx.reshape(x, &[images, c * b.clone() * b, rows, columns])?)
@@ -458,7 +514,8 @@ fn center_crop_pad(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let sizes = cx.shape(x);
     let (mut low, mut high) = (vec![Dim::ZERO; rank], vec![Dim::ZERO; rank]);
     for (&axis, &want) in axes.iter().zip(&wanted) {
-        let size = sizes[axis].as_const().ok_or(OpError::NotConstant { index: 0, what: "the extents" })?;
+        let size =
+            sizes[axis].as_const().ok_or(OpError::NotConstant { index: 0, what: "the extents" })?;
         if want < size {
             x = cx.slice(x, axis, Dim::Const((size - want) / 2), 1, Dim::Const(want))?;
         } else {

@@ -55,7 +55,9 @@ fn hardmax(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
     let shape = cx.shape(x);
     let axes = softmax_axes(cx, n, shape.len())?;
-    let Some(&first) = axes.first() else { return Err(OpError::invalid("has no axis to run over")) };
+    let Some(&first) = axes.first() else {
+        return Err(OpError::invalid("has no axis to run over"));
+    };
     let split = if axes.len() == 1 { first + 1 } else { shape.len() };
     let mut flat = shape[..first].to_vec();
     flat.push(Dim::product(&shape[first..split]));
@@ -76,7 +78,12 @@ fn aligned(cx: &mut Cx, x: NodeId, rank: usize) -> Result<NodeId, OpError> {
 }
 
 /// Mean and 1/deviation in the type of the statistics, kept with extent 1.
-fn statistics(cx: &mut Cx, x: NodeId, axes: &[usize], eps: f64) -> Result<(NodeId, NodeId), OpError> {
+fn statistics(
+    cx: &mut Cx,
+    x: NodeId,
+    axes: &[usize],
+    eps: f64,
+) -> Result<(NodeId, NodeId), OpError> {
     let wide = cx.node_dtype(x).accumulator();
     let x = cx.cast(x, wide)?;
     let mean = cx.mean(x, axes)?;
@@ -166,7 +173,8 @@ fn group_normalization(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let (scale, bias) = (n.node(cx, 1)?, n.node(cx, 2)?);
     if n.version >= 21 {
         let unit = cx.reshape(unit, &shape)?;
-        let (scale, bias) = (per_channel(cx, scale, shape.len())?, per_channel(cx, bias, shape.len())?);
+        let (scale, bias) =
+            (per_channel(cx, scale, shape.len())?, per_channel(cx, bias, shape.len())?);
         let out = cx.map(S::Mul, &[unit, scale])?;
         return one(cx.map(S::Add, &[out, bias])?);
     }
@@ -269,7 +277,9 @@ fn lrn(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let shape = cx.shape(x);
     let size = n.attrs.required_int("size")?;
     if shape.len() < 2 || size < 1 {
-        return Err(OpError::invalid(format!("takes data of rank 2 or more and a positive size, not {size}")));
+        return Err(OpError::invalid(format!(
+            "takes data of rank 2 or more and a positive size, not {size}"
+        )));
     }
     let square = cx.map(S::Mul, &[x, x])?;
     let image = [shape[0].clone(), Dim::ONE, shape[1].clone(), Dim::product(&shape[2..])];

@@ -60,16 +60,16 @@ pub(crate) const OPS: &[OnnxOp] = &[
     call("Min", &[1, 6, 8, 12, 13], |cx, n| fold_all(cx, n, S::Min)),
     call("Sum", &[1, 6, 8, 13], |cx, n| fold_all(cx, n, S::Add)),
     call("Mean", &[1, 6, 8, 13], mean),
-    call("Mod", &[10, 13], modulo),
+    call("Mod", &[10, 13, 28], modulo),
     call("Pow", &[1, 7, 12, 13, 15], pow),
-    call("BitShift", &[11], bit_shift),
+    call("BitShift", &[11, 28], bit_shift),
     call("Clip", &[1, 6, 11, 12, 13], clip),
     call("IsInf", &[10, 20], is_inf),
     call("Relu", &[1, 6, 13, 14], |cx, n| named(cx, n, "relu")),
     call("LeakyRelu", &[1, 6, 16], |cx, n| with_alpha(cx, n, "leaky_relu", 0.01)),
     call("PRelu", &[1, 6, 7, 9, 16], prelu),
     call("Elu", &[1, 6, 22], |cx, n| with_alpha(cx, n, "elu", 1.0)),
-    call("Celu", &[12], celu),
+    call("Celu", &[12, 28], celu),
     call("Selu", &[1, 6, 22], selu),
     call("ThresholdedRelu", &[10, 22], thresholded_relu),
     call("HardSigmoid", &[1, 6, 22], hard_sigmoid),
@@ -137,7 +137,11 @@ fn bit_shift(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let op = match n.attrs.string_or("direction", "")?.as_str() {
         "LEFT" => S::Shl,
         "RIGHT" => S::Shr,
-        other => return Err(OpError::invalid(format!("has direction `{other}`; allowed are LEFT and RIGHT"))),
+        other => {
+            return Err(OpError::invalid(format!(
+                "has direction `{other}`; allowed are LEFT and RIGHT"
+            )));
+        }
     };
     let (x, count) = (n.node(cx, 0)?, n.node(cx, 1)?);
     let dtype = cx.node_dtype(count);
@@ -164,7 +168,8 @@ fn clip(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 
 fn is_inf(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
-    let (positive, negative) = (n.attrs.flag("detect_positive", true)?, n.attrs.flag("detect_negative", true)?);
+    let (positive, negative) =
+        (n.attrs.flag("detect_positive", true)?, n.attrs.flag("detect_negative", true)?);
     if !positive && !negative {
         let never = cx.truth(false)?;
         let shape = cx.shape(x);
@@ -240,7 +245,8 @@ fn thresholded_relu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 
 fn hard_sigmoid(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
-    let attrs = [("alpha", 0.2), ("beta", 0.5)].map(|(name, default)| n.attrs.float_or(name, default));
+    let attrs =
+        [("alpha", 0.2), ("beta", 0.5)].map(|(name, default)| n.attrs.float_or(name, default));
     let [alpha, beta] = attrs.map(|a| a.map(|a| Attr::Const(ScalarConst::float(a))));
     one(cx.composite("hard_sigmoid", &[x], &[alpha?, beta?])?)
 }
@@ -282,7 +288,11 @@ fn gelu(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let name = match n.attrs.string_or("approximate", "none")?.as_str() {
         "none" => "gelu",
         "tanh" => "gelu_tanh",
-        other => return Err(OpError::invalid(format!("has approximate `{other}`; allowed are none and tanh"))),
+        other => {
+            return Err(OpError::invalid(format!(
+                "has approximate `{other}`; allowed are none and tanh"
+            )));
+        }
     };
     one(cx.composite(name, &[x], &[])?)
 }

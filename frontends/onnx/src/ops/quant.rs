@@ -15,8 +15,8 @@ use crate::tensors;
 
 /// The operators of this group.
 pub(crate) const OPS: &[OnnxOp] = &[
-    call("QuantizeLinear", &[10, 13, 19, 21, 23, 24, 25], quantize_linear),
-    call("DequantizeLinear", &[10, 13, 19, 21, 23, 24, 25], dequantize_linear),
+    call("QuantizeLinear", &[10, 13, 19, 21, 23, 24, 25, 28], quantize_linear),
+    call("DequantizeLinear", &[10, 13, 19, 21, 23, 24, 25, 28], dequantize_linear),
     call("DynamicQuantizeLinear", &[11], dynamic_quantize_linear),
     call("MatMulInteger", &[10], matmul_integer),
     call("QLinearMatMul", &[10, 21], qlinear_matmul),
@@ -44,14 +44,27 @@ fn beside(cx: &mut Cx, p: NodeId, shape: &[Dim], axis: i64, block: i64) -> Resul
             let mut merged = own;
             merged[axis] = merged[axis].clone() * size;
             let p = cx.reshape(p, &merged)?;
-            if merged[axis] == shape[axis] { Ok(p) } else { cx.slice(p, axis, Dim::ZERO, 1, shape[axis].clone()) }
+            if merged[axis] == shape[axis] {
+                Ok(p)
+            } else {
+                cx.slice(p, axis, Dim::ZERO, 1, shape[axis].clone())
+            }
         }
-        rank => Err(OpError::invalid(format!("has a scale of rank {rank} for data of rank {}", shape.len()))),
+        rank => Err(OpError::invalid(format!(
+            "has a scale of rank {rank} for data of rank {}",
+            shape.len()
+        ))),
     }
 }
 
 /// `saturate(round(x / scale) + zero)` in the type of the quantised values.
-fn quantize(cx: &mut Cx, x: NodeId, scale: NodeId, zero: Option<NodeId>, to: DType) -> Result<NodeId, OpError> {
+fn quantize(
+    cx: &mut Cx,
+    x: NodeId,
+    scale: NodeId,
+    zero: Option<NodeId>,
+    to: DType,
+) -> Result<NodeId, OpError> {
     let ratio = cx.map(S::Div, &[x, scale])?;
     let wide = cx.node_dtype(ratio);
     if to.is_float() {
@@ -73,7 +86,12 @@ fn quantize(cx: &mut Cx, x: NodeId, scale: NodeId, zero: Option<NodeId>, to: DTy
 }
 
 /// `(x - zero) · scale` in the type of the scale.
-fn dequantize(cx: &mut Cx, x: NodeId, scale: NodeId, zero: Option<NodeId>) -> Result<NodeId, OpError> {
+fn dequantize(
+    cx: &mut Cx,
+    x: NodeId,
+    scale: NodeId,
+    zero: Option<NodeId>,
+) -> Result<NodeId, OpError> {
     let wide = cx.node_dtype(scale);
     let mut x = cx.cast(x, wide)?;
     if let Some(zero) = zero {
@@ -147,7 +165,12 @@ fn dynamic_quantize_linear(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 }
 
 /// A zero point of a matrix operand: per row of the left one, per column of the right one.
-fn matrix_zero(cx: &mut Cx, zero: Option<NodeId>, rank: usize, is_left: bool) -> Result<Option<NodeId>, OpError> {
+fn matrix_zero(
+    cx: &mut Cx,
+    zero: Option<NodeId>,
+    rank: usize,
+    is_left: bool,
+) -> Result<Option<NodeId>, OpError> {
     let Some(zero) = zero else { return Ok(None) };
     let shape = cx.shape(zero);
     match shape.as_slice() {

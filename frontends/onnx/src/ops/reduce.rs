@@ -21,8 +21,8 @@ pub(crate) const OPS: &[OnnxOp] = &[
     call("ReduceL1", &[1, 11, 13, 18], reduce_l1),
     call("ReduceL2", &[1, 11, 13, 18], reduce_l2),
     call("ReduceSumSquare", &[1, 11, 13, 18], reduce_sum_square),
-    call("ReduceLogSum", &[1, 11, 13, 18], reduce_log_sum),
-    call("ReduceLogSumExp", &[1, 11, 13, 18], reduce_log_sum_exp),
+    call("ReduceLogSum", &[1, 11, 13, 18, 28], reduce_log_sum),
+    call("ReduceLogSumExp", &[1, 11, 13, 18, 28], reduce_log_sum_exp),
     call("ArgMax", &[1, 11, 12, 13], |cx, n| arg(cx, n, R::ArgMax, R::ArgMaxLast)),
     call("ArgMin", &[1, 11, 12, 13], |cx, n| arg(cx, n, R::ArgMin, R::ArgMinLast)),
     call("CumSum", &[11, 14], |cx, n| cumulative(cx, n, R::Sum)),
@@ -86,7 +86,11 @@ fn reduce_known(cx: &mut Cx, n: &Node, step: S) -> Result<Option<Known>, OpError
         return Ok(None);
     }
     let shape = if n.attrs.flag("keepdims", true)? { vec![1] } else { vec![] };
-    let part = |i: usize| Known { dtype: known.dtype, shape: shape.clone(), elems: vec![known.elems[i].clone()] };
+    let part = |i: usize| Known {
+        dtype: known.dtype,
+        shape: shape.clone(),
+        elems: vec![known.elems[i].clone()],
+    };
     let mut total = part(0);
     for i in 1..known.elems.len() {
         match Known::pointwise(step, &[&total, &part(i)], &cx.prover()) {
@@ -156,7 +160,11 @@ fn arg(cx: &mut Cx, n: &Node, first: R, last: R) -> Result<Outputs, OpError> {
 
 fn cumulative(cx: &mut Cx, n: &Node, op: R) -> Result<Outputs, OpError> {
     let x = n.node(cx, 0)?;
-    let axis = cx.ints(n, 1, "the axis")?.first().copied().ok_or_else(|| OpError::invalid("has no axis"))?;
+    let axis = cx
+        .ints(n, 1, "the axis")?
+        .first()
+        .copied()
+        .ok_or_else(|| OpError::invalid("has no axis"))?;
     let axis = cx.axis(axis, cx.rank(x))? as i64;
     let (exclusive, reverse) = (n.attrs.flag("exclusive", false)?, n.attrs.flag("reverse", false)?);
     one(cx.emit(Op::Scan { op, axis, exclusive, reverse }, &[x])?)

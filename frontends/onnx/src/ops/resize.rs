@@ -14,7 +14,8 @@ use super::{OnnxOp, call, one};
 use crate::cx::{Cx, Node, OpError, Outputs};
 
 /// The operators of this group.
-pub(crate) const OPS: &[OnnxOp] = &[call("Resize", &[10, 11, 13, 18, 19], resize)];
+pub(crate) const OPS: &[OnnxOp] =
+    &[call("Resize", &[10, 11, 13, 18, 19], resize), call("Upsample", &[7, 9, 10], resize)];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -67,7 +68,9 @@ fn axes_of(cx: &mut Cx, n: &Node, shape: &[Dim]) -> Result<Vec<Axis>, OpError> {
         Some(axes) => cx.axes(axes, shape.len())?,
         None => (0..shape.len()).collect(),
     };
-    let given = |cx: &Cx, i: usize| n.opt(i).is_some_and(|v| cx.extents(&v).is_ok_and(|s| !s.iter().any(|d| d.is(0))));
+    let given = |cx: &Cx, i: usize| {
+        n.opt(i).is_some_and(|v| cx.extents(&v).is_ok_and(|s| !s.iter().any(|d| d.is(0))))
+    };
     let crops = n.attrs.string_or("coordinate_transformation_mode", "")? == "tf_crop_and_resize";
     let region = if crops { cx.floats(n, 1, "the region")? } else { Vec::new() };
     let region = |i: usize| match (region.get(i), region.get(i + axes.len())) {
@@ -78,13 +81,19 @@ fn axes_of(cx: &mut Cx, n: &Node, shape: &[Dim]) -> Result<Vec<Axis>, OpError> {
     if given(cx, 3) {
         let sizes = cx.dims(n, 3, "the sizes")?;
         if sizes.len() != axes.len() {
-            return Err(OpError::invalid(format!("has {} sizes for {} axes", sizes.len(), axes.len())));
+            return Err(OpError::invalid(format!(
+                "has {} sizes for {} axes",
+                sizes.len(),
+                axes.len()
+            )));
         }
         let kept = kept_scale(n, shape, &axes, &sizes)?;
         for (i, (&axis, size)) in axes.iter().zip(sizes).enumerate() {
             let from = shape[axis].clone();
             let (to, scale) = match (kept, from.as_const()) {
-                (Some(scale), Some(d)) => (Dim::Const((scale * d as f64 + 0.5).floor() as i64), Some(scale)),
+                (Some(scale), Some(d)) => {
+                    (Dim::Const((scale * d as f64 + 0.5).floor() as i64), Some(scale))
+                }
                 _ => (size, None),
             };
             out.push(Axis { axis, from, to, scale, region: region(i) });
@@ -100,7 +109,13 @@ fn axes_of(cx: &mut Cx, n: &Node, shape: &[Dim]) -> Result<Vec<Axis>, OpError> {
         }
         let from = shape[axis].clone();
         let (start, end) = region(i);
-        out.push(Axis { axis, to: scaled(&from, scale * (end - start))?, from, scale: Some(scale), region: (start, end) });
+        out.push(Axis {
+            axis,
+            to: scaled(&from, scale * (end - start))?,
+            from,
+            scale: Some(scale),
+            region: (start, end),
+        });
     }
     Ok(out)
 }
@@ -113,14 +128,23 @@ fn scaled(extent: &Dim, scale: f64) -> Result<Dim, OpError> {
     for den in [1i64, 2, 3, 4, 5, 6, 7, 8, 10, 16, 32] {
         let num = scale * den as f64;
         if (num - num.round()).abs() < 1e-6 && num.round() >= 1.0 {
-            return Ok((extent.clone() * Dim::Const(num.round() as i64)).floor_div(&Dim::Const(den)));
+            return Ok(
+                (extent.clone() * Dim::Const(num.round() as i64)).floor_div(&Dim::Const(den))
+            );
         }
     }
-    Err(OpError::unsupported(format!("scales the symbolic extent {extent} by {scale}, which is no small fraction")))
+    Err(OpError::unsupported(format!(
+        "scales the symbolic extent {extent} by {scale}, which is no small fraction"
+    )))
 }
 
 /// One scale for all axes when the aspect ratio is kept.
-fn kept_scale(n: &Node, shape: &[Dim], axes: &[usize], sizes: &[Dim]) -> Result<Option<f64>, OpError> {
+fn kept_scale(
+    n: &Node,
+    shape: &[Dim],
+    axes: &[usize],
+    sizes: &[Dim],
+) -> Result<Option<f64>, OpError> {
     let policy = n.attrs.string_or("keep_aspect_ratio_policy", "stretch")?;
     if policy == "stretch" {
         return Ok(None);
@@ -152,7 +176,9 @@ fn resize(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     }
     let mut outside = None;
     for axis in axes {
-        let same = axis.from == axis.to && axis.region == (0.0, 1.0) && axis.scale.is_none_or(|s| s == 1.0);
+        let same = axis.from == axis.to
+            && axis.region == (0.0, 1.0)
+            && axis.scale.is_none_or(|s| s == 1.0);
         if !same {
             x = resize_axis(cx, x, &axis, &style, &mut outside)?;
         }
@@ -184,7 +210,8 @@ fn resize_axis(
     if !(1..1 << 24).contains(&from) || !(0..1 << 24).contains(&to) {
         return Err(OpError::invalid(format!("resizes extent {from} to {to}")));
     }
-    let rows: Vec<Row> = (0..to).map(|i| row(i, from, to, axis, style)).collect::<Result<_, _>>()?;
+    let rows: Vec<Row> =
+        (0..to).map(|i| row(i, from, to, axis, style)).collect::<Result<_, _>>()?;
     if style.transform == "tf_crop_and_resize" {
         let beyond: Vec<Value> = rows.iter().map(|r| Value::Int(i128::from(r.outside))).collect();
         let mask = cx.constant(Tensor::from_values(DType::Bool, &[rows.len()], &beyond))?;
@@ -195,7 +222,11 @@ fn resize_axis(
         });
     }
     let width = rows.iter().map(|r| r.taps.len()).max().unwrap_or(0);
-    if width <= 4 { sum_of_taps(cx, x, axis, &rows, width) } else { product(cx, x, axis, &rows, from) }
+    if width <= 4 {
+        sum_of_taps(cx, x, axis, &rows, width)
+    } else {
+        product(cx, x, axis, &rows, from)
+    }
 }
 
 /// The factor of a nearest upsampling that only repeats elements.
@@ -204,7 +235,9 @@ fn repeats(axis: &Axis, style: &Style) -> Option<i64> {
     let exact = axis.scale.is_none_or(|s| s == times as f64);
     let floors = match style.transform.as_str() {
         "asymmetric" => style.nearest == "floor",
-        "half_pixel" | "pytorch_half_pixel" => style.nearest.starts_with("round") && axis.from.as_const() != Some(0),
+        "half_pixel" | "pytorch_half_pixel" => {
+            style.nearest.starts_with("round") && axis.from.as_const() != Some(0)
+        }
         _ => false,
     };
     // pytorch_half_pixel reads 0 when the result has one element, which is what repetition gives too.
@@ -244,11 +277,7 @@ fn coordinate(i: f64, from: f64, to: f64, axis: &Axis, transform: &str) -> Resul
         "align_corners" => {
             // The resized length is a fraction when scales are given.
             let length = axis.scale.map_or(to, |s| s * from);
-            if length == 1.0 {
-                0.0
-            } else {
-                i * (from - 1.0) / (length - 1.0)
-            }
+            if length == 1.0 { 0.0 } else { i * (from - 1.0) / (length - 1.0) }
         }
         "asymmetric" => i / scale,
         "tf_crop_and_resize" => {
@@ -259,7 +288,9 @@ fn coordinate(i: f64, from: f64, to: f64, axis: &Axis, transform: &str) -> Resul
                 0.5 * (start + end) * (from - 1.0)
             }
         }
-        other => return Err(OpError::invalid(format!("has coordinate_transformation_mode `{other}`"))),
+        other => {
+            return Err(OpError::invalid(format!("has coordinate_transformation_mode `{other}`")));
+        }
     })
 }
 
@@ -309,7 +340,8 @@ fn weights(ratio: f64, scale: f64, style: &Style) -> (i64, Vec<f64>) {
             Mode::Cubic => cubic(x, style.cubic_a),
         }
     };
-    let mut out: Vec<f64> = (0..count).map(|k| kernel(scale * ((first + k) as f64 - ratio))).collect();
+    let mut out: Vec<f64> =
+        (0..count).map(|k| kernel(scale * ((first + k) as f64 - ratio))).collect();
     if style.antialias {
         let total: f64 = out.iter().sum();
         out.iter_mut().for_each(|w| *w /= total);
@@ -328,7 +360,13 @@ fn cubic(x: f64, a: f64) -> f64 {
     }
 }
 
-fn sum_of_taps(cx: &mut Cx, x: NodeId, axis: &Axis, rows: &[Row], width: usize) -> Result<NodeId, OpError> {
+fn sum_of_taps(
+    cx: &mut Cx,
+    x: NodeId,
+    axis: &Axis,
+    rows: &[Row],
+    width: usize,
+) -> Result<NodeId, OpError> {
     let (rank, dtype) = (cx.rank(x), cx.node_dtype(x));
     let mut total = None;
     for k in 0..width {
@@ -355,7 +393,13 @@ fn sum_of_taps(cx: &mut Cx, x: NodeId, axis: &Axis, rows: &[Row], width: usize) 
 }
 
 /// A product with the matrix of weights, for rows of many taps.
-fn product(cx: &mut Cx, x: NodeId, axis: &Axis, rows: &[Row], from: i64) -> Result<NodeId, OpError> {
+fn product(
+    cx: &mut Cx,
+    x: NodeId,
+    axis: &Axis,
+    rows: &[Row],
+    from: i64,
+) -> Result<NodeId, OpError> {
     let mut matrix = vec![0.0; rows.len() * from as usize];
     for (i, row) in rows.iter().enumerate() {
         for &(at, weight) in &row.taps {
@@ -372,7 +416,8 @@ fn product(cx: &mut Cx, x: NodeId, axis: &Axis, rows: &[Row], from: i64) -> Resu
         labels.meet(cx, label, extent)?;
     }
     labels.meet(cx, rank, &axis.to)?;
-    let out: Vec<u32> = own.iter().map(|&l| if l as usize == axis.axis { rank } else { l }).collect();
+    let out: Vec<u32> =
+        own.iter().map(|&l| if l as usize == axis.axis { rank } else { l }).collect();
     let x = Labelled { node: x, labels: own };
     let m = Labelled { node: matrix, labels: vec![rank, axis.axis as u32] };
     contract(cx, &labels, &x, &m, &out)
@@ -381,7 +426,9 @@ fn product(cx: &mut Cx, x: NodeId, axis: &Axis, rows: &[Row], from: i64) -> Resu
 /// Coordinates as nodes, for extents that are not numbers.
 fn symbolic_axis(cx: &mut Cx, x: NodeId, axis: &Axis, style: &Style) -> Result<NodeId, OpError> {
     if style.exclude_outside || style.antialias || style.mode == Mode::Cubic {
-        return Err(OpError::unsupported("of symbolic extents is supported in modes nearest and linear, without antialiasing"));
+        return Err(OpError::unsupported(
+            "of symbolic extents is supported in modes nearest and linear, without antialiasing",
+        ));
     }
     let f = DType::F32;
     let i = cx.iota(&axis.to, f)?;
@@ -410,7 +457,11 @@ fn symbolic_axis(cx: &mut Cx, x: NodeId, axis: &Axis, style: &Style) -> Result<N
             let step = cx.map(S::Mul, &[i, a])?;
             cx.map(S::Div, &[step, b])?
         }
-        other => return Err(OpError::unsupported(format!("of symbolic extents with `{other}` is not supported"))),
+        other => {
+            return Err(OpError::unsupported(format!(
+                "of symbolic extents with `{other}` is not supported"
+            )));
+        }
     };
     let last = cx.dim(&(axis.from.clone() - Dim::ONE), DType::I64)?;
     let zero = cx.int(0)?;

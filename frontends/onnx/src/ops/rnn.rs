@@ -48,7 +48,12 @@ impl Writer {
 }
 
 /// A gate function by its ONNX name (RNN-22, attribute `activations`).
-fn activation(name: &str, alpha: Option<f64>, beta: Option<f64>, dtype: DType) -> Result<(Body, u32), OpError> {
+fn activation(
+    name: &str,
+    alpha: Option<f64>,
+    beta: Option<f64>,
+    dtype: DType,
+) -> Result<(Body, u32), OpError> {
     let mut w = Writer { dtype, insts: Vec::new() };
     let x = w.push(dtype, InstKind::Slot(0));
     let (a, b) = (|d: f64| alpha.unwrap_or(d), |d: f64| beta.unwrap_or(d));
@@ -116,7 +121,12 @@ fn default_activations(cell: Cell) -> &'static [&'static str] {
 }
 
 /// The gate functions of one direction.
-fn activations(n: &Node, cell: Cell, direction: usize, dtype: DType) -> Result<Vec<(Body, u32)>, OpError> {
+fn activations(
+    n: &Node,
+    cell: Cell,
+    direction: usize,
+    dtype: DType,
+) -> Result<Vec<(Body, u32)>, OpError> {
     let defaults = default_activations(cell);
     let names = n.attrs.strings("activations")?.unwrap_or_default();
     let (alphas, betas) = (n.attrs.floats("activation_alpha")?, n.attrs.floats("activation_beta")?);
@@ -149,7 +159,12 @@ struct Operands {
 }
 
 /// `x · Wᵀ + Wb + Rb`; the recurrent bias of the candidate of a linear-before-reset GRU stays apart.
-fn project(cx: &mut Cx, o: &Operands, cell: Cell, direction: usize) -> Result<(NodeId, Option<NodeId>), OpError> {
+fn project(
+    cx: &mut Cx,
+    o: &Operands,
+    cell: Cell,
+    direction: usize,
+) -> Result<(NodeId, Option<NodeId>), OpError> {
     let w = part(cx, o.w, direction)?;
     let mut labels = Labels::default();
     for (node, names) in [(o.x, [0u32, 1, 2].as_slice()), (w, &[3, 2])] {
@@ -157,7 +172,8 @@ fn project(cx: &mut Cx, o: &Operands, cell: Cell, direction: usize) -> Result<(N
             labels.meet(cx, label, extent)?;
         }
     }
-    let (x, w) = (Labelled { node: o.x, labels: vec![0, 1, 2] }, Labelled { node: w, labels: vec![3, 2] });
+    let (x, w) =
+        (Labelled { node: o.x, labels: vec![0, 1, 2] }, Labelled { node: w, labels: vec![3, 2] });
     let mut projected = contract(cx, &labels, &x, &w, &[0, 1, 3])?;
     let Some(bias) = o.b else { return Ok((projected, None)) };
     let bias = part(cx, bias, direction)?;
@@ -177,7 +193,14 @@ fn project(cx: &mut Cx, o: &Operands, cell: Cell, direction: usize) -> Result<(N
     Ok((projected, Some(cx.slice(recurrent, 0, gates, 1, hidden)?)))
 }
 
-fn direction_of(cx: &mut Cx, n: &Node, o: &Operands, cell: Cell, d: usize, reverse: bool) -> Result<NodeId, OpError> {
+fn direction_of(
+    cx: &mut Cx,
+    n: &Node,
+    o: &Operands,
+    cell: Cell,
+    d: usize,
+    reverse: bool,
+) -> Result<NodeId, OpError> {
     let (x, r_bias) = project(cx, o, cell, d)?;
     let r = part(cx, o.r, d)?;
     let (batch, hidden) = (cx.shape(x)[1].clone(), cx.shape(r)[1].clone());
@@ -214,7 +237,8 @@ fn direction_of(cx: &mut Cx, n: &Node, o: &Operands, cell: Cell, d: usize, rever
 
 /// Joins directions along a new axis.
 fn stack(cx: &mut Cx, parts: &[NodeId], axis: usize) -> Result<NodeId, OpError> {
-    let wide: Vec<NodeId> = parts.iter().map(|&p| cx.unsqueeze(p, &[axis])).collect::<Result<_, _>>()?;
+    let wide: Vec<NodeId> =
+        parts.iter().map(|&p| cx.unsqueeze(p, &[axis])).collect::<Result<_, _>>()?;
     cx.concat(&wide, axis)
 }
 

@@ -20,9 +20,9 @@ pub(crate) const OPS: &[OnnxOp] = &[
     call("SequenceLength", &[11], length),
     call("SplitToSequence", &[11, 24], split_to_sequence),
     call("ConcatFromSequence", &[11], concat_from_sequence),
-    call("Optional", &[15], optional),
-    call("OptionalHasElement", &[15, 18], has_element),
-    call("OptionalGetElement", &[15, 18], get_element),
+    call("Optional", &[15, 28], optional),
+    call("OptionalHasElement", &[15, 18, 28], has_element),
+    call("OptionalGetElement", &[15, 18, 28], get_element),
 ];
 
 fn sequence(n: &Node, i: usize) -> Result<(Rc<Vec<Val>>, DType), OpError> {
@@ -74,7 +74,11 @@ fn insert(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 fn erase(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let (items, dtype) = sequence(n, 0)?;
     let mut items = (*items).clone();
-    let i = if n.opt(1).is_some() { position(cx, n, 1, items.len())? } else { items.len().wrapping_sub(1) };
+    let i = if n.opt(1).is_some() {
+        position(cx, n, 1, items.len())?
+    } else {
+        items.len().wrapping_sub(1)
+    };
     if i >= items.len() {
         return Err(OpError::invalid("erases from an empty sequence"));
     }
@@ -100,7 +104,11 @@ fn split_to_sequence(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         Some(split) => {
             let sizes = cx.ints(n, 1, "the split sizes")?;
             let parts = if cx.extents(&split)?.is_empty() {
-                let size = sizes.first().copied().filter(|&s| s > 0).ok_or_else(|| OpError::invalid("has no split size"))?;
+                let size = sizes
+                    .first()
+                    .copied()
+                    .filter(|&s| s > 0)
+                    .ok_or_else(|| OpError::invalid("has no split size"))?;
                 (0..total).step_by(size as usize).map(|at| size.min(total - at)).collect()
             } else {
                 sizes
@@ -124,7 +132,9 @@ fn split_to_sequence(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
 
 fn concat_from_sequence(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let (items, _) = sequence(n, 0)?;
-    let Some(first) = items.first() else { return Err(OpError::unsupported("joins an empty sequence")) };
+    let Some(first) = items.first() else {
+        return Err(OpError::unsupported("joins an empty sequence"));
+    };
     let rank = cx.extents(first)?.len();
     let axis = n.attrs.required_int("axis")?;
     if !n.attrs.flag("new_axis", false)? {

@@ -73,7 +73,8 @@ impl Sampler {
                 let d = cx.map(S::Abs, &[d])?;
                 let period = cx.map(S::Mul, &[span, two])?;
                 let unit = cx.num(at, 1.0)?;
-                let period = cx.map(S::Max, &[period, if self.align_corners { unit } else { period }])?;
+                let period =
+                    cx.map(S::Max, &[period, if self.align_corners { unit } else { period }])?;
                 let d = cx.map(S::Mod, &[d, period])?;
                 let d = cx.map(S::Sub, &[d, span])?;
                 let d = cx.map(S::Abs, &[d])?;
@@ -93,7 +94,8 @@ impl Sampler {
             let last = cx.dim(&(size.clone() - Dim::ONE), self.dtype)?;
             let zero = cx.num(position, 0.0)?;
             if self.padding == Padding::Zeros {
-                let (low, high) = (cx.map(S::Le, &[zero, position])?, cx.map(S::Le, &[position, last])?);
+                let (low, high) =
+                    (cx.map(S::Le, &[zero, position])?, cx.map(S::Le, &[position, last])?);
                 let both = cx.map(S::And, &[low, high])?;
                 valid = Some(match valid {
                     Some(valid) => cx.map(S::And, &[valid, both])?,
@@ -162,7 +164,8 @@ impl Sampler {
             return Ok(vec![(base, rest), (next, ratio)]);
         }
         let (before, after) = (cx.map(S::Sub, &[base, unit])?, cx.map(S::Add, &[next, unit])?);
-        let (far_left, far_right) = (cx.map(S::Add, &[ratio, unit])?, cx.map(S::Add, &[rest, unit])?);
+        let (far_left, far_right) =
+            (cx.map(S::Add, &[ratio, unit])?, cx.map(S::Add, &[rest, unit])?);
         Ok(vec![
             (before, outer_weight(cx, far_left)?),
             (base, inner_weight(cx, ratio)?),
@@ -197,7 +200,11 @@ fn outer_weight(cx: &mut Cx, x: NodeId) -> Result<NodeId, OpError> {
 fn grid_sample(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let (x, grid) = (n.node(cx, 0)?, n.node(cx, 1)?);
     let (sx, sg) = (cx.shape(x), cx.shape(grid));
-    let d = sx.len().checked_sub(2).filter(|&d| d > 0).ok_or_else(|| OpError::invalid("takes data of rank 3 or more"))?;
+    let d = sx
+        .len()
+        .checked_sub(2)
+        .filter(|&d| d > 0)
+        .ok_or_else(|| OpError::invalid("takes data of rank 3 or more"))?;
     if sg.len() != d + 2 || !sg[d + 1].is(d as i64) {
         return Err(OpError::invalid("has a grid that does not fit its data"));
     }
@@ -225,16 +232,22 @@ fn grid_sample(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
         let g = cx.slice(grid, 2, Dim::Const((d - 1 - axis) as i64), 1, Dim::ONE)?;
         let g = cx.squeeze(g, &[2])?;
         let at = sampler.position(cx, g, &sampler.spatial[axis])?;
-        positions.push(if mode.ends_with("cubic") { at } else { sampler.inside(cx, at, &sampler.spatial[axis])? });
+        positions.push(if mode.ends_with("cubic") {
+            at
+        } else {
+            sampler.inside(cx, at, &sampler.spatial[axis])?
+        });
     }
     let y = match mode.as_str() {
         "nearest" => {
-            let at: Vec<NodeId> = positions.iter().map(|&p| cx.map(S::Round, &[p])).collect::<Result<_, _>>()?;
+            let at: Vec<NodeId> =
+                positions.iter().map(|&p| cx.map(S::Round, &[p])).collect::<Result<_, _>>()?;
             sampler.pixel(cx, &at)?
         }
         "linear" | "bilinear" | "cubic" | "bicubic" => {
             let cubic = mode.ends_with("cubic");
-            let taps: Vec<_> = positions.iter().map(|&p| sampler.taps(cx, p, cubic)).collect::<Result<_, _>>()?;
+            let taps: Vec<_> =
+                positions.iter().map(|&p| sampler.taps(cx, p, cubic)).collect::<Result<_, _>>()?;
             let y = sampler.weighted(cx, &taps)?;
             let dtype = cx.node_dtype(x);
             cx.cast(y, dtype)?
@@ -270,7 +283,10 @@ fn affine_grid(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let size = cx.dims(n, 1, "the size")?;
     let dtype = cx.node_dtype(theta);
     let align = n.attrs.flag("align_corners", false)?;
-    let spatial = size.get(2..).filter(|s| !s.is_empty()).ok_or_else(|| OpError::invalid("has a size of rank below 3"))?;
+    let spatial = size
+        .get(2..)
+        .filter(|s| !s.is_empty())
+        .ok_or_else(|| OpError::invalid("has a size of rank below 3"))?;
     let d = spatial.len();
     let mut wide = spatial.to_vec();
     wide.push(Dim::ONE);
@@ -283,7 +299,8 @@ fn affine_grid(cx: &mut Cx, n: &Node) -> Result<Outputs, OpError> {
     let unit = cx.splat(1.0, dtype)?;
     columns.push(cx.broadcast(unit, &wide)?);
     let points = cx.concat(&columns, d)?;
-    let points = cx.reshape(points, &[Dim::ONE, Dim::product(spatial), Dim::Const(d as i64 + 1)])?;
+    let points =
+        cx.reshape(points, &[Dim::ONE, Dim::product(spatial), Dim::Const(d as i64 + 1)])?;
     let theta = cx.permute(theta, &[0, 2, 1])?;
     let grid = matmul_of(cx, points, theta)?;
     let mut to = vec![size[0].clone()];

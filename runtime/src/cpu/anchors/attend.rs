@@ -47,7 +47,7 @@ pub(super) struct BoundAttend {
 #[derive(Debug)]
 enum Matrix {
     /// In place, rows contiguous.
-    Direct { region: usize, base: i64, fixed: Vec<i64>, rows: RowStarts },
+    Direct { region: usize, base: i64, fixed: Vec<i64>, rows: RowStarts, last: i64 },
     /// Evaluated into memory of the worker.
     Evaluated(Program),
 }
@@ -105,7 +105,8 @@ fn scale_only(score: &Operand) -> Option<f32> {
         InstKind::Scalar(ScalarOp::Mul, args) => {
             let (a, b) = (&insts[args[0] as usize].kind, &insts[args[1] as usize].kind);
             match (a, b) {
-                (InstKind::Slot(0), InstKind::Const(c)) | (InstKind::Const(c), InstKind::Slot(0)) => {
+                (InstKind::Slot(0), InstKind::Const(c))
+                | (InstKind::Const(c), InstKind::Slot(0)) => {
                     Some(c.as_f64() as f32).filter(|c| *c > 0.0 && c.is_finite())
                 }
                 _ => None,
@@ -133,12 +134,23 @@ fn matrix(
         let (r, c) = rest.split_at(rows.len());
         let walk = Walk::new(rows, r);
         // Values are read as rows of one stride; queries and keys through any row starts.
-        if (Walk::new(cols, c).stride() == Some(1) || count(cols) == 1) && (multiple == 1 || walk.stride().is_some()) {
+        if (Walk::new(cols, c).stride() == Some(1) || count(cols) == 1)
+            && (multiple == 1 || walk.stride().is_some())
+        {
+            let last = affine.range(&[batch, rows, cols].concat()).1;
             let rows = match walk.stride() {
                 Some(s) => RowStarts::Strided(s as usize),
-                None => RowStarts::Table((0..count(rows) as i64).map(|i| walk.offset(i) as usize).collect()),
+                None => RowStarts::Table(
+                    (0..count(rows) as i64).map(|i| walk.offset(i) as usize).collect(),
+                ),
             };
-            return Ok(Matrix::Direct { region, base: affine.base, fixed: fixed.to_vec(), rows });
+            return Ok(Matrix::Direct {
+                region,
+                base: affine.base,
+                fixed: fixed.to_vec(),
+                rows,
+                last,
+            });
         }
     }
     Ok(Matrix::Evaluated(cx.operand(operand, [batch, rows, cols], 0)?))
@@ -175,7 +187,14 @@ impl Launch for BoundAttend {
 }
 
 impl BoundAttend {
-    fn part(&self, exec: Exec<'_>, worker: &mut Worker, regions: &[Region], b: usize, rows: std::ops::Range<usize>) {
+    fn part(
+        &self,
+        exec: Exec<'_>,
+        worker: &mut Worker,
+        regions: &[Region],
+        b: usize,
+        rows: std::ops::Range<usize>,
+    ) {
         let fixed = coordinates(b, &self.batch);
         let (d, lanes) = (self.keys.k, self.keys.lanes);
         let wide = self.e.next_multiple_of(lanes);
@@ -183,12 +202,14 @@ impl BoundAttend {
         let block = (SCORES / ld).clamp(1, BLOCK);
         // pack: keys | scores | sums; side: evaluated q, k and v.
         let sizes = [self.keys.floats(), block * ld, BLOCK * wide];
-        let mut pack = std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
+        let mut pack =
+            std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
         pack.reserve(sizes.iter().sum::<usize>() * 4);
         let (keys, rest) = pack.as_f32_mut().split_at_mut(sizes[0]);
         let (scores, rest) = rest.split_at_mut(sizes[1]);
         let sums = &mut rest[..sizes[2]];
-        let mut side = std::mem::replace(&mut worker.side, crate::cpu::kernels::buffer::Buffer::zeroed(0));
+        let mut side =
+            std::mem::replace(&mut worker.side, crate::cpu::kernels::buffer::Buffer::zeroed(0));
         side.reserve((BLOCK * d + self.n * d.max(wide) + self.n * wide) * 4);
         let (q_memory, rest) = side.as_f32_mut().split_at_mut(BLOCK * d);
         let (k_memory, v_memory) = rest.split_at_mut(self.n * d.max(wide));
@@ -196,13 +217,24 @@ impl BoundAttend {
         let k = self.view(exec, worker, regions, &self.k, &fixed, 0..self.n, d, d, k_memory);
         for p in 0..self.keys.panels() {
             // SAFETY: key rows are inside their region or the evaluated memory.
-            unsafe { gemm::pack_rows_as_columns(exec.isa, k.base, k.rows, self.keys, p, &mut keys[self.keys.start(p)..]) };
+            unsafe {
+                gemm::pack_rows_as_columns(
+                    exec.isa,
+                    k.base,
+                    k.rows,
+                    self.keys,
+                    p,
+                    &mut keys[self.keys.start(p)..],
+                )
+            };
         }
-        let v = self.view(exec, worker, regions, &self.v, &fixed, 0..self.n, self.e, wide, v_memory);
+        let v =
+            self.view(exec, worker, regions, &self.v, &fixed, 0..self.n, self.e, wide, v_memory);
         let mut row = rows.start;
         while row < rows.end {
             let count = block.min(rows.end - row);
-            let q = self.view(exec, worker, regions, &self.q, &fixed, row..row + count, d, d, q_memory);
+            let q =
+                self.view(exec, worker, regions, &self.q, &fixed, row..row + count, d, d, q_memory);
             let first = if matches!(self.q, Matrix::Direct { .. }) { row } else { 0 };
             let q = Lhs { base: q.base, rows: q.rows, segments: &[0], run: d };
             let seen = self.seen(row, count);
@@ -210,11 +242,40 @@ impl BoundAttend {
             // SAFETY: query rows are readable, panels are packed, scores hold `count` rows of `ld` floats.
             unsafe {
                 let rhs = Rhs::Panels(self.keys);
-                gemm::product(exec.isa, &q, first, count, keys.as_ptr(), rhs, panels, scores.as_mut_ptr(), ld);
+                gemm::product(
+                    exec.isa,
+                    &q,
+                    first,
+                    count,
+                    keys.as_ptr(),
+                    rhs,
+                    panels,
+                    scores.as_mut_ptr(),
+                    ld,
+                );
             }
-            let inverse = self.probabilities(exec, &mut worker.scratch, regions, &fixed, row, count, seen, scores, ld);
+            let inverse = self.probabilities(
+                exec,
+                &mut worker.scratch,
+                regions,
+                &fixed,
+                row,
+                count,
+                seen,
+                scores,
+                ld,
+            );
             self.weigh(exec, scores, ld, count, seen, v, sums, wide);
-            self.finish(exec, &mut worker.scratch, regions, &fixed, row, &inverse[..count], sums, wide);
+            self.finish(
+                exec,
+                &mut worker.scratch,
+                regions,
+                &fixed,
+                row,
+                &inverse[..count],
+                sums,
+                wide,
+            );
             row += count;
         }
         worker.pack = pack;
@@ -225,7 +286,9 @@ impl BoundAttend {
     fn seen(&self, row: usize, rows: usize) -> usize {
         match self.causal {
             // A row that sees no key at all needs every score, whatever the mask made of them.
-            Some(offset) if row as i64 + offset >= 0 => ((row + rows) as i64 + offset).clamp(0, self.n as i64) as usize,
+            Some(offset) if row as i64 + offset >= 0 => {
+                ((row + rows) as i64 + offset).clamp(0, self.n as i64) as usize
+            }
             _ => self.n,
         }
     }
@@ -244,13 +307,25 @@ impl BoundAttend {
         memory: &mut [f32],
     ) -> View<'a> {
         match matrix {
-            Matrix::Direct { region, base, fixed: by, rows } => {
+            Matrix::Direct { region, base, fixed: by, rows, last } => {
+                if self.n > 0 && width > 0 {
+                    regions[*region].check_floats(*last);
+                }
                 let start = by.iter().zip(fixed).fold(*base, |o, (c, x)| o + c * x) as usize;
                 View { base: regions[*region].float_at(start), rows: rows.view() }
             }
             Matrix::Evaluated(program) => {
                 let count = rows.len();
-                eval_rows(exec.isa, worker, program, regions, fixed, rows, width, &mut memory[..count * width]);
+                eval_rows(
+                    exec.isa,
+                    worker,
+                    program,
+                    regions,
+                    fixed,
+                    rows,
+                    width,
+                    &mut memory[..count * width],
+                );
                 if ld != width {
                     spread_rows(memory, count, width, ld);
                 }
@@ -296,14 +371,28 @@ impl BoundAttend {
     }
 
     #[allow(clippy::too_many_arguments, reason = "one block of weights")]
-    fn weigh(&self, exec: Exec<'_>, scores: &[f32], ld: usize, rows: usize, seen: usize, v: View<'_>, sums: &mut [f32], wide: usize) {
-        let Rows::Strided(ldv) = v.rows else { unreachable!("values are bound as rows of one stride") };
+    fn weigh(
+        &self,
+        exec: Exec<'_>,
+        scores: &[f32],
+        ld: usize,
+        rows: usize,
+        seen: usize,
+        v: View<'_>,
+        sums: &mut [f32],
+        wide: usize,
+    ) {
+        let Rows::Strided(ldv) = v.rows else {
+            unreachable!("values are bound as rows of one stride")
+        };
         let lhs = Lhs { base: scores.as_ptr(), rows: Rows::Strided(ld), segments: &[0], run: seen };
         let rhs = Rhs::Rows { n: wide, ld: ldv };
         let panels = 0..gemm::row_panels(exec.isa, wide);
         // SAFETY: weights hold `rows` rows of `seen` floats, values as many rows of `wide` floats, sums `rows` of
         // `wide`.
-        unsafe { gemm::product(exec.isa, &lhs, 0, rows, v.base, rhs, panels, sums.as_mut_ptr(), wide) };
+        unsafe {
+            gemm::product(exec.isa, &lhs, 0, rows, v.base, rhs, panels, sums.as_mut_ptr(), wide)
+        };
     }
 
     #[allow(clippy::too_many_arguments, reason = "one block of sums")]
@@ -327,7 +416,10 @@ impl BoundAttend {
             for r in 0..rows {
                 let from = &sums[(done + r) * wide..(done + r) * wide + self.e];
                 let by = inverse[done + r];
-                slot[r * self.e..(r + 1) * self.e].iter_mut().zip(from).for_each(|(s, x)| *s = x * by);
+                slot[r * self.e..(r + 1) * self.e]
+                    .iter_mut()
+                    .zip(from)
+                    .for_each(|(s, x)| *s = x * by);
             }
             let tile = Tile { fixed, row: row + done, rows, col: 0, width: self.e };
             self.epilogue.run(exec.isa, scratch, regions, &tile);

@@ -65,10 +65,14 @@ impl Plain {
         let v = evaluate::<f64>(exec, scratch, &self.v, regions, fixed, [self.n, self.e], [0, 0]);
         for row in 0..self.m {
             let q = evaluate::<f64>(exec, scratch, &self.q, regions, fixed, [1, self.d], [row, 0]);
-            let mut s: Vec<f64> =
-                (0..self.n).map(|n| q.iter().zip(&k[n * self.d..]).map(|(q, k)| q * k).sum()).collect();
+            let mut s: Vec<f64> = (0..self.n)
+                .map(|n| q.iter().zip(&k[n * self.d..]).map(|(q, k)| q * k).sum())
+                .collect();
             through(exec, scratch, &self.score, regions, fixed, row, &mut s);
-            let max = s.iter().copied().fold(f64::NEG_INFINITY, |a, b| if a.is_nan() || a > b { a } else { b });
+            let max = s
+                .iter()
+                .copied()
+                .fold(f64::NEG_INFINITY, |a, b| if a.is_nan() || a > b { a } else { b });
             s.iter_mut().for_each(|x| *x = (*x - max).exp());
             let total: f64 = s.iter().sum();
             s.iter_mut().for_each(|x| *x /= total);

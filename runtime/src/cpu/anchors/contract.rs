@@ -37,7 +37,7 @@ struct BoundContract {
 #[derive(Debug)]
 enum Left {
     /// In place: element (m, k) of batch b at `base + fixed . b + rows(m) + k`.
-    Direct { region: usize, base: i64, fixed: Vec<i64>, rows: RowStarts },
+    Direct { region: usize, base: i64, fixed: Vec<i64>, rows: RowStarts, last: i64 },
     /// Evaluated into row-major memory first.
     Evaluated(Program),
 }
@@ -70,7 +70,8 @@ enum Right {
 }
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Contract) -> Result<Bound, CpuError> {
-    let (batch, m, n, k) = (cx.extents(&a.batch)?, cx.extents(&a.m)?, cx.extents(&a.n)?, cx.extents(&a.k)?);
+    let (batch, m, n, k) =
+        (cx.extents(&a.batch)?, cx.extents(&a.m)?, cx.extents(&a.n)?, cx.extents(&a.k)?);
     if a.acc != DType::F32 {
         return Ok(Box::new(integer::bind(cx, a, [batch, m, n, k])?));
     }
@@ -81,7 +82,8 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Contract) -> Result<Bound, CpuError> {
         let per_batch = batches > 1 && varies_with(cx, &a.rhs, batch.len())?;
         let copies = if per_batch { batches } else { batches.min(1) };
         let key = [shape.k as i64, shape.n as i64, copies as i64];
-        let panels = cx.packed(&a.rhs, &key, || pack_constant(cx, &rhs_program, shape, &batch, copies));
+        let panels =
+            cx.packed(&a.rhs, &key, || pack_constant(cx, &rhs_program, shape, &batch, copies));
         Right::Constant { panels, per_batch }
     } else {
         Right::Packed(rhs_program)
@@ -97,7 +99,10 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Contract) -> Result<Bound, CpuError> {
 /// True when a body mentions one of the first `axes` axes.
 fn varies_with(cx: &Binder<'_>, operand: &Operand, axes: usize) -> Result<bool, CpuError> {
     let used = operand.body.dims().any(|dim| {
-        bind_dim(dim, cx.symbols).symbols().iter().any(|s| tgc_ir::kernel_program::as_axis(s).is_some_and(|a| a < axes))
+        bind_dim(dim, cx.symbols)
+            .symbols()
+            .iter()
+            .any(|s| tgc_ir::kernel_program::as_axis(s).is_some_and(|a| a < axes))
     });
     Ok(used)
 }
@@ -108,7 +113,9 @@ pub(super) fn plain_f32(
     operand: &Operand,
     axes: usize,
 ) -> Result<Option<(usize, crate::cpu::index::Affine)>, CpuError> {
-    let InstKind::Load(load) = &operand.body.insts[operand.value as usize].kind else { return Ok(None) };
+    let InstKind::Load(load) = &operand.body.insts[operand.value as usize].kind else {
+        return Ok(None);
+    };
     let (dtype, strides) = &cx.buffers[load.buffer as usize];
     if *dtype != DType::F32 || !load.guards.is_empty() {
         return Ok(None);
@@ -121,8 +128,16 @@ pub(super) fn plain_f32(
     Ok(parts.rest.is_none().then_some((load.buffer as usize, parts.affine)))
 }
 
-fn direct(cx: &Binder<'_>, lhs: &Operand, batch: &[i64], m: &[i64], k: &[i64]) -> Result<Option<Left>, CpuError> {
-    let Some((region, affine)) = plain_f32(cx, lhs, batch.len() + m.len() + k.len())? else { return Ok(None) };
+fn direct(
+    cx: &Binder<'_>,
+    lhs: &Operand,
+    batch: &[i64],
+    m: &[i64],
+    k: &[i64],
+) -> Result<Option<Left>, CpuError> {
+    let Some((region, affine)) = plain_f32(cx, lhs, batch.len() + m.len() + k.len())? else {
+        return Ok(None);
+    };
     let (b, rest) = affine.coefs.split_at(batch.len());
     let (rows, cols) = rest.split_at(m.len());
     let cols = crate::cpu::index::Walk::new(k, cols);
@@ -130,15 +145,22 @@ fn direct(cx: &Binder<'_>, lhs: &Operand, batch: &[i64], m: &[i64], k: &[i64]) -
     if !contiguous || rows.iter().any(|&c| c < 0) || affine.range(&[batch, m, k].concat()).0 < 0 {
         return Ok(None);
     }
+    let last = affine.range(&[batch, m, k].concat()).1;
     let rows = crate::cpu::index::Walk::new(m, rows);
     let rows = match rows.stride() {
         Some(s) => RowStarts::Strided(s as usize),
         None => RowStarts::Table((0..count(m) as i64).map(|i| rows.offset(i) as usize).collect()),
     };
-    Ok(Some(Left::Direct { region, base: affine.base, fixed: b.to_vec(), rows }))
+    Ok(Some(Left::Direct { region, base: affine.base, fixed: b.to_vec(), rows, last }))
 }
 
-fn pack_constant(cx: &Binder<'_>, program: &Program, shape: PanelShape, batch: &[i64], batches: usize) -> Buffer {
+fn pack_constant(
+    cx: &Binder<'_>,
+    program: &Program,
+    shape: PanelShape,
+    batch: &[i64],
+    batches: usize,
+) -> Buffer {
     let mut panels = Buffer::floats(shape.floats() * batches);
     let regions = cx.constant_regions();
     let mut worker = Worker::fresh();
@@ -210,7 +232,12 @@ pub(super) fn eval_rows(
         let mut col = 0;
         while col < k {
             let width = width.min(k - col);
-            program.run(isa, &mut worker.scratch, regions, &Tile { fixed, row, rows: count, col, width });
+            program.run(
+                isa,
+                &mut worker.scratch,
+                regions,
+                &Tile { fixed, row, rows: count, col, width },
+            );
             let values = worker.scratch.slots.slice::<f32>(program.results[0].0, count * width);
             let at = (row - first) * k + col;
             out[at..at + count * width].copy_from_slice(values);
@@ -261,8 +288,10 @@ impl Launch for BoundContract {
         if m == 0 || shape.n == 0 || batches == 0 {
             return;
         }
-        let left_floats = if matches!(self.lhs, Left::Evaluated(_)) { batches * m * self.k } else { 0 };
-        let right_floats = if matches!(self.rhs, Right::Packed(_)) { batches * shape.floats() } else { 0 };
+        let left_floats =
+            if matches!(self.lhs, Left::Evaluated(_)) { batches * m * self.k } else { 0 };
+        let right_floats =
+            if matches!(self.rhs, Right::Packed(_)) { batches * shape.floats() } else { 0 };
         if left_floats + right_floats == 0 {
             self.multiply(exec, regions, [Region::empty(); 2]);
             return;
@@ -278,14 +307,27 @@ impl BoundContract {
     fn prepare(&self, exec: Exec<'_>, regions: &[Region], shared: [Region; 2]) {
         let batches = count(&self.batch);
         if let Left::Evaluated(program) = &self.lhs {
-            let parts = if self.m * self.k * batches < 32 << 10 { 1 } else { self.m.min(4 * exec.pool.threads()) };
+            let parts = if self.m * self.k * batches < 32 << 10 {
+                1
+            } else {
+                self.m.min(4 * exec.pool.threads())
+            };
             exec.split(batches * parts, (batches * self.m * self.k) as u64, &|piece, w| {
                 let (b, rows) = (piece / parts, share(self.m, parts, piece % parts));
                 let at = (b * self.m + rows.start) * self.k;
                 // SAFETY: pieces write disjoint rows of the shared buffer, which `shared` made large enough.
                 let out = unsafe { shared[0].floats_mut(at, rows.len() * self.k) };
                 let fixed = coordinates(b, &self.batch);
-                eval_rows(exec.isa, &mut exec.worker(w), program, regions, &fixed, rows, self.k, out);
+                eval_rows(
+                    exec.isa,
+                    &mut exec.worker(w),
+                    program,
+                    regions,
+                    &fixed,
+                    rows,
+                    self.k,
+                    out,
+                );
             });
         }
         if let Right::Packed(program) = &self.rhs {
@@ -294,7 +336,9 @@ impl BoundContract {
                 let (b, p) = (piece / panels, piece % panels);
                 let ld = shape.vectors(p) * shape.lanes;
                 // SAFETY: each piece is one panel of the shared buffer, which `shared` made large enough.
-                let out = unsafe { shared[1].floats_mut(b * shape.floats() + shape.start(p), shape.k * ld) };
+                let out = unsafe {
+                    shared[1].floats_mut(b * shape.floats() + shape.start(p), shape.k * ld)
+                };
                 let fixed = coordinates(b, &self.batch);
                 pack_panel(exec.isa, &mut exec.worker(w), program, regions, &fixed, shape, p, out);
             });
@@ -350,9 +394,17 @@ impl BoundContract {
         };
         let segments = [0];
         let lhs = match &self.lhs {
-            Left::Direct { region, base, fixed, rows } => {
+            Left::Direct { region, base, fixed, rows, last } => {
+                if self.k > 0 {
+                    regions[*region].check_floats(*last);
+                }
                 let start = fixed.iter().zip(&coords).fold(*base, |o, (c, x)| o + c * x) as usize;
-                Lhs { base: regions[*region].float_at(start), rows: rows.view(), segments: &segments, run: self.k }
+                Lhs {
+                    base: regions[*region].float_at(start),
+                    rows: rows.view(),
+                    segments: &segments,
+                    run: self.k,
+                }
             }
             Left::Evaluated(_) => {
                 let base = shared[0].float_at(b * self.m * self.k);
@@ -366,7 +418,7 @@ impl BoundContract {
             let row = block.row;
             finish_block(exec.isa, scratch, &self.epilogue, regions, &coords, &block, row);
         };
-        // SAFETY: the left operand's elements are inside its region (the plan sizes buffers by the same extents;
+        // SAFETY: the left operand's elements are inside its region (checked against its last element;
         // offsets are non-negative by `direct`), and no kernel writes an operand of its own product.
         unsafe { gemm::contract(exec.isa, &lhs, rows, shape, packed, panels, tile, &mut sink) };
     }

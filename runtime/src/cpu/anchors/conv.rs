@@ -49,7 +49,7 @@ struct BoundConv {
 #[derive(Debug)]
 enum Input {
     /// The image as it is: kernel 1, no padding, spatial axes contiguous.
-    Direct { region: usize, base: i64, image: i64, channel: i64 },
+    Direct { region: usize, base: i64, image: i64, channel: i64, last: i64 },
     /// Staged per image.
     Staged(Program),
 }
@@ -58,7 +58,7 @@ enum Input {
 #[derive(Debug)]
 pub(super) enum Filter {
     /// In place.
-    Direct { region: usize, base: usize, rows: RowStarts },
+    Direct { region: usize, base: usize, rows: RowStarts, last: i64 },
     /// Evaluated once.
     Constant(Arc<Buffer>),
     /// Evaluated per run.
@@ -67,8 +67,12 @@ pub(super) enum Filter {
 
 pub(super) fn shape(cx: &Binder<'_>, a: &Conv) -> Result<Shape, CpuError> {
     let rank = a.in_spatial.len();
-    let lengths = [a.out_spatial.len(), a.kernel.len(), a.stride.len(), a.dilation.len(), a.pad_low.len()];
-    if lengths.iter().any(|&l| l != rank) || a.groups < 1 || a.stride.iter().chain(&a.dilation).any(|&s| s < 1) {
+    let lengths =
+        [a.out_spatial.len(), a.kernel.len(), a.stride.len(), a.dilation.len(), a.pad_low.len()];
+    if lengths.iter().any(|&l| l != rank)
+        || a.groups < 1
+        || a.stride.iter().chain(&a.dilation).any(|&s| s < 1)
+    {
         return Err(cx.malformed("spatial attributes disagree in rank or are not positive"));
     }
     Ok(Shape {
@@ -98,7 +102,8 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv) -> Result<Bound, CpuError> {
     let images = [shape.batch as i64];
     let input = cx.operand(&a.input, [&images, &channels, &shape.windows.input], 0)?;
     let outputs = [(shape.groups * shape.o) as i64];
-    let epilogue = cx.epilogue(&a.epilogue, [&images, &outputs, &shape.windows.output], 1, false)?;
+    let epilogue =
+        cx.epilogue(&a.epilogue, [&images, &outputs, &shape.windows.output], 1, false)?;
     if shape.c == 1 && shape.o <= 4 {
         return Ok(Box::new(conv_depthwise::bind(shape, staged, input, filter, epilogue)));
     }
@@ -116,7 +121,11 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv) -> Result<Bound, CpuError> {
 }
 
 /// The filter as rows of `channels * taps` floats, one per output channel.
-pub(super) fn filter(cx: &Binder<'_>, operand: &Operand, shape: &Shape) -> Result<Filter, CpuError> {
+pub(super) fn filter(
+    cx: &Binder<'_>,
+    operand: &Operand,
+    shape: &Shape,
+) -> Result<Filter, CpuError> {
     let outputs = [(shape.groups * shape.o) as i64];
     let mut inner = vec![shape.c as i64];
     inner.extend(&shape.windows.kernel);
@@ -127,7 +136,8 @@ pub(super) fn filter(cx: &Binder<'_>, operand: &Operand, shape: &Shape) -> Resul
         && affine.base >= 0
     {
         let rows = RowStarts::Strided(affine.coefs[0] as usize);
-        return Ok(Filter::Direct { region, base: affine.base as usize, rows });
+        let last = affine.range(&[&outputs[..], &inner].concat()).1;
+        return Ok(Filter::Direct { region, base: affine.base as usize, rows, last });
     }
     let program = cx.operand(operand, [&[], &outputs, &inner], 0)?;
     if !cx.is_constant(operand) {
@@ -159,7 +169,13 @@ impl Filter {
         k: usize,
     ) -> (*const f32, Rows<'_>) {
         match self {
-            Filter::Direct { region, base, rows } => (regions[*region].float_at(*base), rows.view()),
+            Filter::Direct { region, base, rows, last } => {
+                if k > 0 {
+                    regions[*region].check_floats(*last);
+                }
+                (regions[*region].float_at(*base), rows.view())
+            }
+
             Filter::Constant(buffer) => (buffer.as_f32().as_ptr(), Rows::Strided(k)),
             Filter::Evaluated(program) => {
                 // SAFETY: the shared buffer is large enough and nobody else uses it before the product starts.
@@ -171,20 +187,28 @@ impl Filter {
     }
 }
 
-fn direct_input(cx: &Binder<'_>, operand: &Operand, shape: &Shape) -> Result<Option<(Input, usize)>, CpuError> {
+fn direct_input(
+    cx: &Binder<'_>,
+    operand: &Operand,
+    shape: &Shape,
+) -> Result<Option<(Input, usize)>, CpuError> {
     let w = &shape.windows;
     let pointwise = w.kernel.iter().all(|&k| k == 1) && w.stride.iter().all(|&s| s == 1);
     if !pointwise || w.pad.iter().any(|&p| p != 0) || w.input != w.output {
         return Ok(None);
     }
-    let Some((region, affine)) = plain_f32(cx, operand, 2 + w.input.len())? else { return Ok(None) };
+    let Some((region, affine)) = plain_f32(cx, operand, 2 + w.input.len())? else {
+        return Ok(None);
+    };
     let spatial = Walk::new(&w.input, &affine.coefs[2..]);
     let contiguous = spatial.stride() == Some(1) || count(&w.input) == 1;
     if !contiguous || affine.coefs.iter().any(|&c| c < 0) || affine.base < 0 {
         return Ok(None);
     }
     let (image, channel) = (affine.coefs[0], affine.coefs[1]);
-    Ok(Some((Input::Direct { region, base: affine.base, image, channel }, channel as usize)))
+    let extents = [&[shape.batch as i64, (shape.groups * shape.c) as i64], &w.input[..]].concat();
+    let last = affine.range(&extents).1;
+    Ok(Some((Input::Direct { region, base: affine.base, image, channel, last }, channel as usize)))
 }
 
 impl Launch for BoundConv {
@@ -195,13 +219,18 @@ impl Launch for BoundConv {
             return;
         }
         let channels = s.groups * s.c;
-        let image = if matches!(self.input, Input::Staged(_)) { channels * self.staged.channel + SLACK } else { 0 };
+        let image = if matches!(self.input, Input::Staged(_)) {
+            channels * self.staged.channel + SLACK
+        } else {
+            0
+        };
         let (_hold, shared) = exec.shared([image, self.filter.floats(rows, k)]);
         let filter = self.filter.rows(exec, regions, shared[1], rows, k);
         let filter = Lhs { base: filter.0, rows: filter.1, segments: &[0], run: k };
         for n in 0..s.batch {
             let base = match &self.input {
-                Input::Direct { region, base, image, .. } => {
+                Input::Direct { region, base, image, last, .. } => {
+                    regions[*region].check_floats(*last);
                     regions[*region].float_at((base + n as i64 * image) as usize)
                 }
                 Input::Staged(program) => {
@@ -220,24 +249,55 @@ struct Image(*const f32);
 unsafe impl Sync for Image {}
 
 impl BoundConv {
-    fn stage(&self, exec: Exec<'_>, regions: &[Region], program: &Program, n: usize, channels: usize, to: Region) {
+    fn stage(
+        &self,
+        exec: Exec<'_>,
+        regions: &[Region],
+        program: &Program,
+        n: usize,
+        channels: usize,
+        to: Region,
+    ) {
         let floats = self.staged.channel;
-        let pieces = if channels * floats < 32 << 10 { 1 } else { channels.min(4 * exec.pool.threads()) };
+        let pieces =
+            if channels * floats < 32 << 10 { 1 } else { channels.min(4 * exec.pool.threads()) };
         exec.split(pieces, (channels * floats / 4) as u64, &|piece, w| {
             let range = share(channels, pieces, piece);
             // SAFETY: pieces write disjoint channels of the shared buffer, which is large enough for all.
             let out = unsafe { to.floats_mut(range.start * floats, range.len() * floats) };
             let worker = &mut *exec.worker(w);
             let fixed = [n as i64];
-            self.staged.stage(exec.isa, worker, program, regions, &fixed, range.start, range.len(), 0.0, out);
+            self.staged.stage(
+                exec.isa,
+                worker,
+                program,
+                regions,
+                &fixed,
+                range.start,
+                range.len(),
+                0.0,
+                out,
+            );
         });
     }
 
-    fn multiply(&self, exec: Exec<'_>, regions: &[Region], n: usize, image: &Image, filter: &Lhs<'_>) {
+    fn multiply(
+        &self,
+        exec: Exec<'_>,
+        regions: &[Region],
+        n: usize,
+        image: &Image,
+        filter: &Lhs<'_>,
+    ) {
         let s = &self.shape;
         let panels = self.panels.panels();
-        let nanoseconds = (s.groups * s.o * self.staged.span) as u64 * (self.panels.k as u64 / 60 + 1);
-        let wanted = if nanoseconds < 10_000 || exec.pool.threads() == 1 { 1 } else { 4 * exec.pool.threads() };
+        let nanoseconds =
+            (s.groups * s.o * self.staged.span) as u64 * (self.panels.k as u64 / 60 + 1);
+        let wanted = if nanoseconds < 10_000 || exec.pool.threads() == 1 {
+            1
+        } else {
+            4 * exec.pool.threads()
+        };
         let down = wanted.div_ceil(s.groups * panels).min(s.o.div_ceil(BLOCK_ROWS));
         exec.split(s.groups * panels * down, nanoseconds, &|piece, w| {
             let (g, rest) = (piece / (panels * down), piece % (panels * down));
@@ -273,7 +333,16 @@ impl BoundConv {
         let pack = &mut worker.pack.as_f32_mut()[..self.panels.k * ld];
         // SAFETY: cells of output positions below `span` are inside the image: staged by construction, in place
         // because kernel 1 makes positions and cells the same.
-        unsafe { planes::gather_rows(exec.isa, image.0.wrapping_add(group + col), &self.cells, width, ld, pack) };
+        unsafe {
+            planes::gather_rows(
+                exec.isa,
+                image.0.wrapping_add(group + col),
+                &self.cells,
+                width,
+                ld,
+                pack,
+            )
+        };
         let (mut starts, mut at) = ([(0usize, 0usize); 64], 0);
         let first = self.staged.cells(col, col + width, &mut |from, count| {
             starts[at] = (from - col, count);

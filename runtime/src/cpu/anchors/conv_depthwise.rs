@@ -21,7 +21,13 @@ pub(super) struct Depthwise {
     epilogue: Program,
 }
 
-pub(super) fn bind(shape: Shape, staged: Staged, input: Program, filter: Filter, epilogue: Program) -> Depthwise {
+pub(super) fn bind(
+    shape: Shape,
+    staged: Staged,
+    input: Program,
+    filter: Filter,
+    epilogue: Program,
+) -> Depthwise {
     Depthwise { shape, staged, input, filter, epilogue }
 }
 
@@ -87,7 +93,8 @@ impl Depthwise {
         let fixed = [n as i64];
         let width = staged.width();
         let floats = groups * staged.channel + SLACK;
-        let mut pack = std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
+        let mut pack =
+            std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
         let lines = (CELLS / width).clamp(1, staged.rows.len());
         let strip = (staged.rows[lines - 1] + width).next_multiple_of(16);
         pack.reserve((floats + strip + 64) * 4);
@@ -107,16 +114,30 @@ impl Depthwise {
                 // vector.
                 unsafe {
                     let base = planes_in.as_ptr().add(at);
-                    planes::window(exec.isa, base, &staged.taps, Window::Weighted(weights), &mut sums[..span]);
+                    planes::window(
+                        exec.isa,
+                        base,
+                        &staged.taps,
+                        Window::Weighted(weights),
+                        &mut sums[..span],
+                    );
                 }
                 let slot = worker.scratch.slots.slice::<f32>(0, (plane + 1) * count * width);
-                for (i, to) in slot[plane * count * width..].chunks_exact_mut(width).enumerate() {
-                    let start = staged.rows[line + i] - from;
-                    to.copy_from_slice(&sums[start..start + width]);
-                }
+                staged.collect(
+                    exec.isa,
+                    sums,
+                    line..line + count,
+                    &mut slot[plane * count * width..],
+                );
             }
             let row = group * s.o;
-            let tile = Tile { fixed: &fixed, row, rows: groups * s.o, col: line * width, width: count * width };
+            let tile = Tile {
+                fixed: &fixed,
+                row,
+                rows: groups * s.o,
+                col: line * width,
+                width: count * width,
+            };
             self.epilogue.run(exec.isa, &mut worker.scratch, regions, &tile);
             line += count;
         }

@@ -25,7 +25,8 @@ pub(super) struct PlainConv {
 }
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Conv, shape: Shape) -> Result<PlainConv, CpuError> {
-    let (channels, outputs) = ([(shape.groups * shape.c) as i64], [(shape.groups * shape.o) as i64]);
+    let (channels, outputs) =
+        ([(shape.groups * shape.c) as i64], [(shape.groups * shape.o) as i64]);
     let images = [shape.batch as i64];
     let mut inner = vec![if a.transposed { shape.o } else { shape.c } as i64];
     inner.extend(&shape.windows.kernel);
@@ -36,7 +37,8 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv, shape: Shape) -> Result<PlainConv,
     if kind == Kind::Bool || input.results[0].1 != kind || filter.results[0].1 != kind {
         return Err(cx.malformed("operands are not of the type of the sums"));
     }
-    let epilogue = cx.epilogue(&a.epilogue, [&images, &outputs, &shape.windows.output], 1, false)?;
+    let epilogue =
+        cx.epilogue(&a.epilogue, [&images, &outputs, &shape.windows.output], 1, false)?;
     Ok(PlainConv { shape, transposed: a.transposed, kind, acc: a.acc, input, filter, epilogue })
 }
 
@@ -77,15 +79,30 @@ impl PlainConv {
         let s = &self.shape;
         let (channels, outputs) = (s.groups * s.c, s.groups * s.o);
         let taps = count(&s.windows.kernel);
-        let (rows, cols) = if self.transposed { (channels, s.o * taps) } else { (outputs, s.c * taps) };
+        let (rows, cols) =
+            if self.transposed { (channels, s.o * taps) } else { (outputs, s.c * taps) };
         let cells = count(&s.windows.input);
-        let filter =
-            evaluate::<T>(exec, &mut exec.worker(0).scratch, &self.filter, regions, &[], [rows, cols], [0, 0]);
+        let filter = evaluate::<T>(
+            exec,
+            &mut exec.worker(0).scratch,
+            &self.filter,
+            regions,
+            &[],
+            [rows, cols],
+            [0, 0],
+        );
         for n in 0..s.batch {
             let fixed = [n as i64];
             let shape = [channels, cells];
-            let input =
-                evaluate::<T>(exec, &mut exec.worker(0).scratch, &self.input, regions, &fixed, shape, [0, 0]);
+            let input = evaluate::<T>(
+                exec,
+                &mut exec.worker(0).scratch,
+                &self.input,
+                regions,
+                &fixed,
+                shape,
+                [0, 0],
+            );
             let work = (outputs * s.c * taps * cells.max(count(&s.windows.output))) as u64;
             let pieces = outputs.min(if work < 10_000 { 1 } else { 4 * exec.pool.threads() });
             exec.split(pieces, work, &|piece, w| {
@@ -123,7 +140,8 @@ impl PlainConv {
     fn add_tap<T: Sum>(&self, tap: &[i64], weight: T, image: &[T], plane: &mut [T]) {
         let w = &self.shape.windows;
         // The axis that advances by one is the output's, or the input's in gradient form.
-        let (drive, other) = if self.transposed { (&w.input, &w.output) } else { (&w.output, &w.input) };
+        let (drive, other) =
+            if self.transposed { (&w.input, &w.output) } else { (&w.output, &w.input) };
         let last = drive.len().saturating_sub(1);
         let at = |i: usize, x: i64| x * w.stride[i] + tap[i] * w.dilation[i] - w.pad[i];
         for (row, outer) in points(&drive[..last]).enumerate() {
@@ -150,12 +168,24 @@ impl PlainConv {
         }
     }
 
-    fn store<T: Sum>(&self, exec: Exec<'_>, scratch: &mut Scratch, regions: &[Region], fixed: &[i64], o: usize, plane: &[T]) {
+    fn store<T: Sum>(
+        &self,
+        exec: Exec<'_>,
+        scratch: &mut Scratch,
+        regions: &[Region],
+        fixed: &[i64],
+        o: usize,
+        plane: &[T],
+    ) {
         self.epilogue.shape(scratch, TILE);
         for (i, part) in plane.chunks(TILE).enumerate() {
             scratch.slots.slice::<T>(0, part.len()).copy_from_slice(part);
             if self.kind == Kind::I64 {
-                scratch.slots.slice::<i64>(0, part.len()).iter_mut().for_each(|x| *x = wrap(*x, self.acc));
+                scratch
+                    .slots
+                    .slice::<i64>(0, part.len())
+                    .iter_mut()
+                    .for_each(|x| *x = wrap(*x, self.acc));
             }
             let tile = Tile { fixed, row: o, rows: 1, col: i * TILE, width: part.len() };
             self.epilogue.run(exec.isa, scratch, regions, &tile);

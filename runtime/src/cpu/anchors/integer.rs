@@ -30,7 +30,11 @@ pub(super) struct Plain {
     epilogue: Program,
 }
 
-pub(super) fn bind(cx: &Binder<'_>, a: &Contract, extents: [Vec<i64>; 4]) -> Result<Plain, CpuError> {
+pub(super) fn bind(
+    cx: &Binder<'_>,
+    a: &Contract,
+    extents: [Vec<i64>; 4],
+) -> Result<Plain, CpuError> {
     let [batch, m, n, k] = extents;
     if kind_of(a.acc) == Kind::Bool {
         return Err(cx.malformed("sums of truth values have no type"));
@@ -44,7 +48,17 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Contract, extents: [Vec<i64>; 4]) -> Res
         }
     }
     let epilogue = cx.epilogue(&a.epilogue, [&batch, &m, &n], 1, false)?;
-    Ok(Plain { m: count(&m), n: count(&n), k: count(&k), batch, kind, acc: a.acc, lhs, rhs, epilogue })
+    Ok(Plain {
+        m: count(&m),
+        n: count(&n),
+        k: count(&k),
+        batch,
+        kind,
+        acc: a.acc,
+        lhs,
+        rhs,
+        epilogue,
+    })
 }
 
 /// A type in which sums are kept.
@@ -67,7 +81,8 @@ impl Launch for Plain {
         let strips = self.n.div_ceil(STRIP);
         let batches = count(&self.batch);
         let nanoseconds = (batches * self.m * self.n * self.k) as u64;
-        let pieces = (batches * strips).min(if nanoseconds < 10_000 { 1 } else { 4 * exec.pool.threads() });
+        let pieces =
+            (batches * strips).min(if nanoseconds < 10_000 { 1 } else { 4 * exec.pool.threads() });
         exec.split(pieces, nanoseconds, &|piece, w| {
             let scratch = &mut exec.worker(w).scratch;
             for unit in share(batches * strips, pieces, piece) {
@@ -83,11 +98,20 @@ impl Launch for Plain {
 }
 
 impl Plain {
-    fn strip<T: Sum>(&self, exec: Exec<'_>, scratch: &mut Scratch, regions: &[Region], fixed: &[i64], col: usize) {
+    fn strip<T: Sum>(
+        &self,
+        exec: Exec<'_>,
+        scratch: &mut Scratch,
+        regions: &[Region],
+        fixed: &[i64],
+        col: usize,
+    ) {
         let width = STRIP.min(self.n - col);
-        let rhs = evaluate::<T>(exec, scratch, &self.rhs, regions, fixed, [self.k, width], [0, col]);
+        let rhs =
+            evaluate::<T>(exec, scratch, &self.rhs, regions, fixed, [self.k, width], [0, col]);
         for row in 0..self.m {
-            let lhs = evaluate::<T>(exec, scratch, &self.lhs, regions, fixed, [1, self.k], [row, 0]);
+            let lhs =
+                evaluate::<T>(exec, scratch, &self.lhs, regions, fixed, [1, self.k], [row, 0]);
             let mut sums = vec![T::default(); width];
             for (a, b) in lhs.iter().zip(rhs.chunks_exact(width)) {
                 sums.iter_mut().zip(b).for_each(|(s, b)| *s = s.add_product(*a, *b));
@@ -97,7 +121,12 @@ impl Plain {
             if self.acc != DType::I64 && self.kind == Kind::I64 {
                 wrap_slot(scratch, width, self.acc);
             }
-            self.epilogue.run(exec.isa, scratch, regions, &Tile { fixed, row, rows: 1, col, width });
+            self.epilogue.run(
+                exec.isa,
+                scratch,
+                regions,
+                &Tile { fixed, row, rows: 1, col, width },
+            );
         }
     }
 }

@@ -50,8 +50,13 @@ impl Launch for BoundLoops {
             self.program.shape(scratch, TILE);
             for t in share(tiles, pieces, piece) {
                 let (row, col) = (t / across * rows, t % across * width);
-                let tile =
-                    Tile { fixed: &[], row, rows: rows.min(self.rows - row), col, width: width.min(self.cols - col) };
+                let tile = Tile {
+                    fixed: &[],
+                    row,
+                    rows: rows.min(self.rows - row),
+                    col,
+                    width: width.min(self.cols - col),
+                };
                 self.program.run(exec.isa, scratch, regions, &tile);
             }
         });

@@ -30,14 +30,18 @@ pub(super) struct BoundPool {
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Pool) -> Result<BoundPool, CpuError> {
     let rank = a.in_spatial.len();
-    let lengths = [a.out_spatial.len(), a.kernel.len(), a.stride.len(), a.dilation.len(), a.pad_low.len()];
+    let lengths =
+        [a.out_spatial.len(), a.kernel.len(), a.stride.len(), a.dilation.len(), a.pad_low.len()];
     if lengths.iter().any(|&l| l != rank) || a.pad_high.len() != rank {
         return Err(cx.malformed("spatial attributes disagree in rank"));
     }
-    if a.stride.iter().chain(&a.dilation).any(|&s| s < 1) || !matches!(a.op, ReduceOp::Sum | ReduceOp::Max) {
+    if a.stride.iter().chain(&a.dilation).any(|&s| s < 1)
+        || !matches!(a.op, ReduceOp::Sum | ReduceOp::Max)
+    {
         return Err(cx.malformed("windows reduce by sum or max in positive steps"));
     }
-    let numbers = |dims: &[tgc_ir::Dim]| dims.iter().map(|d| cx.number(d)).collect::<Result<Vec<_>, _>>();
+    let numbers =
+        |dims: &[tgc_ir::Dim]| dims.iter().map(|d| cx.number(d)).collect::<Result<Vec<_>, _>>();
     let windows = Windows {
         input: cx.extents(&a.in_spatial)?,
         output: cx.extents(&a.out_spatial)?,
@@ -88,10 +92,18 @@ impl Launch for BoundPool {
                     (Some((staged, divisors)), _) => {
                         self.planes(exec, worker, regions, staged, divisors, unit * step, rows);
                     }
-                    (None, Kind::F32) => self.cells::<f32>(exec, &mut worker.scratch, regions, unit),
-                    (None, Kind::F64) => self.cells::<f64>(exec, &mut worker.scratch, regions, unit),
-                    (None, Kind::I64) => self.cells::<i64>(exec, &mut worker.scratch, regions, unit),
-                    (None, Kind::Bool) => self.cells::<u8>(exec, &mut worker.scratch, regions, unit),
+                    (None, Kind::F32) => {
+                        self.cells::<f32>(exec, &mut worker.scratch, regions, unit)
+                    }
+                    (None, Kind::F64) => {
+                        self.cells::<f64>(exec, &mut worker.scratch, regions, unit)
+                    }
+                    (None, Kind::I64) => {
+                        self.cells::<i64>(exec, &mut worker.scratch, regions, unit)
+                    }
+                    (None, Kind::Bool) => {
+                        self.cells::<u8>(exec, &mut worker.scratch, regions, unit)
+                    }
                 }
             }
         });
@@ -155,7 +167,8 @@ impl BoundPool {
         let w = &self.windows;
         let inside = |i: usize, low: i64, high: i64| {
             let start = y[i] * w.stride[i] - w.pad[i];
-            (0..w.kernel[i]).filter(|k| (low..high).contains(&(start + k * w.dilation[i]))).count() as i64
+            (0..w.kernel[i]).filter(|k| (low..high).contains(&(start + k * w.dilation[i]))).count()
+                as i64
         };
         match self.divisor {
             PoolDivisor::One => 1,
@@ -181,14 +194,18 @@ impl BoundPool {
         let cells = staged.rows.len() * width;
         let floats = rows * staged.channel + SLACK;
         let strip = staged.span.next_multiple_of(16);
-        let mut pack = std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
+        let mut pack =
+            std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
         pack.reserve((floats + strip) * 4);
         let (planes_in, sums) = pack.as_f32_mut().split_at_mut(floats);
         let fill = if self.max { f32::NEG_INFINITY } else { 0.0 };
         staged.stage(exec.isa, worker, &self.input, regions, &[], row, rows, fill, planes_in);
         let window = if self.max { Window::Max } else { Window::Sum };
         let step = TILE.max(width) / width;
-        self.epilogue.shape(&mut worker.scratch, (rows * cells).clamp(TILE, TILE.max(step * width)).max(TILE));
+        self.epilogue.shape(
+            &mut worker.scratch,
+            (rows * cells).clamp(TILE, TILE.max(step * width)).max(TILE),
+        );
         if rows * cells > worker.scratch.slots.capacity() {
             // One large plane, line by line.
             self.lines(exec, worker, regions, staged, divisors, row, window, planes_in, sums, step);
@@ -200,7 +217,7 @@ impl BoundPool {
                     planes::window(exec.isa, base, &staged.taps, window, &mut sums[..strip]);
                 }
                 let slot = &mut worker.scratch.slots.slice::<f32>(0, (r + 1) * cells)[r * cells..];
-                self.collect(staged, divisors, 0..staged.rows.len(), sums, 0, slot);
+                self.collect(exec.isa, staged, divisors, 0..staged.rows.len(), sums, slot);
             }
             let tile = Tile { fixed: &[], row, rows, col: 0, width: cells };
             self.epilogue.run(exec.isa, &mut worker.scratch, regions, &tile);
@@ -229,38 +246,50 @@ impl BoundPool {
             let from = staged.rows[line];
             let span = (staged.rows[end - 1] + width - from).next_multiple_of(16);
             // SAFETY: as for whole planes.
-            unsafe { planes::window(exec.isa, plane.as_ptr().add(from), &staged.taps, window, &mut sums[..span]) };
+            unsafe {
+                planes::window(
+                    exec.isa,
+                    plane.as_ptr().add(from),
+                    &staged.taps,
+                    window,
+                    &mut sums[..span],
+                )
+            };
             let slot = worker.scratch.slots.slice::<f32>(0, (end - line) * width);
-            self.collect(staged, divisors, line..end, sums, from, slot);
-            let tile = Tile { fixed: &[], row, rows: 1, col: line * width, width: (end - line) * width };
+            self.collect(exec.isa, staged, divisors, line..end, sums, slot);
+            let tile =
+                Tile { fixed: &[], row, rows: 1, col: line * width, width: (end - line) * width };
             self.epilogue.run(exec.isa, &mut worker.scratch, regions, &tile);
             line = end;
         }
     }
 
-    /// Output cells of lines `lines` out of positions that start at `from`, divided.
+    /// Output cells of lines `lines`, divided.
     fn collect(
         &self,
+        isa: crate::cpu::kernels::Isa,
         staged: &Staged,
         divisors: &[f32],
         lines: std::ops::Range<usize>,
         sums: &[f32],
-        from: usize,
         out: &mut [f32],
     ) {
         let width = staged.width();
-        for (line, out) in lines.zip(out.chunks_exact_mut(width)) {
-            let start = staged.rows[line] - from;
-            out.copy_from_slice(&sums[start..start + width]);
-            if self.divisor != PoolDivisor::One {
-                let by = &divisors[line * width..(line + 1) * width];
-                out.iter_mut().zip(by).for_each(|(x, d)| *x /= d);
-            }
+        staged.collect(isa, sums, lines.clone(), out);
+        if self.divisor != PoolDivisor::One {
+            let by = &divisors[lines.start * width..lines.end * width];
+            out.iter_mut().zip(by).for_each(|(x, d)| *x /= d);
         }
     }
 
     /// One outer point, cell by cell, with the index of the maximum.
-    fn cells<T: Cell>(&self, exec: Exec<'_>, scratch: &mut Scratch, regions: &[Region], row: usize) {
+    fn cells<T: Cell>(
+        &self,
+        exec: Exec<'_>,
+        scratch: &mut Scratch,
+        regions: &[Region],
+        row: usize,
+    ) {
         let w = &self.windows;
         let cells = count(&w.input);
         let input = evaluate::<T>(exec, scratch, &self.input, regions, &[], [1, cells], [row, 0]);
@@ -294,7 +323,10 @@ impl BoundPool {
             let x = input[at as usize];
             if !self.max {
                 value = value.sum(x);
-            } else if first || x > value || (x.partial_cmp(&x).is_none() && value.partial_cmp(&value).is_some()) {
+            } else if first
+                || x > value
+                || (x.partial_cmp(&x).is_none() && value.partial_cmp(&value).is_some())
+            {
                 (value, index) = (x, at);
             }
             first = false;

@@ -46,7 +46,8 @@ pub(super) struct BoundRnn {
 }
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Rnn) -> Result<BoundRnn, CpuError> {
-    let (time, batch, hidden) = (cx.number(&a.time)?.max(0), cx.number(&a.batch)?.max(0), cx.number(&a.hidden)?.max(0));
+    let (time, batch, hidden) =
+        (cx.number(&a.time)?.max(0), cx.number(&a.batch)?.max(0), cx.number(&a.hidden)?.max(0));
     let wanted = match a.cell {
         Cell::Plain => 1,
         Cell::Lstm => 3,
@@ -83,7 +84,11 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Rnn) -> Result<BoundRnn, CpuError> {
         c0: optional(&a.c0, &b, &h)?,
         peephole: optional(&a.peephole, &[], &[3 * hidden])?,
         lengths: optional(&a.lengths, &[], &b)?,
-        activations: a.activations.iter().map(|o| cx.operand(o, [&[], &[], &[]], 1)).collect::<Result<_, _>>()?,
+        activations: a
+            .activations
+            .iter()
+            .map(|o| cx.operand(o, [&[], &[], &[]], 1))
+            .collect::<Result<_, _>>()?,
         input_forget: a.input_forget,
         clip: a.clip.map(tgc_ir::kernel_program::ScalarConst::as_f64),
         y: out(&a.y, &[time])?,
@@ -102,11 +107,24 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Rnn) -> Result<BoundRnn, CpuError> {
 }
 
 /// A type of state.
-trait Real: Element + PartialOrd + std::ops::Add<Output = Self> + std::ops::Mul<Output = Self> + std::ops::Sub<Output = Self> {
+trait Real:
+    Element
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Sub<Output = Self>
+{
     const ONE: Self;
     fn of(x: f64) -> Self;
     /// `out[b] += state[b] . weights[n]` for gate columns `columns`.
-    fn recur(isa: Isa, rnn: &BoundRnn, weights: &Weights<Self>, state: &[Self], columns: std::ops::Range<usize>, out: &mut [Self]);
+    fn recur(
+        isa: Isa,
+        rnn: &BoundRnn,
+        weights: &Weights<Self>,
+        state: &[Self],
+        columns: std::ops::Range<usize>,
+        out: &mut [Self],
+    );
 }
 
 /// Recurrent weights: rows per gate column, or packed.
@@ -120,7 +138,14 @@ impl Real for f64 {
     fn of(x: f64) -> Self {
         x
     }
-    fn recur(_: Isa, rnn: &BoundRnn, weights: &Weights<Self>, state: &[Self], columns: std::ops::Range<usize>, out: &mut [Self]) {
+    fn recur(
+        _: Isa,
+        rnn: &BoundRnn,
+        weights: &Weights<Self>,
+        state: &[Self],
+        columns: std::ops::Range<usize>,
+        out: &mut [Self],
+    ) {
         let (h, width) = (rnn.hidden, rnn.width());
         for (b, state) in state.chunks_exact(h).enumerate() {
             for n in columns.clone() {
@@ -136,23 +161,48 @@ impl Real for f32 {
     fn of(x: f64) -> Self {
         x as f32
     }
-    fn recur(isa: Isa, rnn: &BoundRnn, weights: &Weights<Self>, state: &[Self], columns: std::ops::Range<usize>, out: &mut [Self]) {
+    fn recur(
+        isa: Isa,
+        rnn: &BoundRnn,
+        weights: &Weights<Self>,
+        state: &[Self],
+        columns: std::ops::Range<usize>,
+        out: &mut [Self],
+    ) {
         let shape = rnn.shape(isa);
         let panels = weights.panels.unwrap_or(&weights.rows);
         let wide = shape.n.next_multiple_of(shape.lanes);
         let mut sums = vec![0.0f32; rnn.batch * wide];
-        let lhs = Lhs { base: state.as_ptr(), rows: Rows::Strided(rnn.hidden), segments: &[0], run: rnn.hidden };
+        let lhs = Lhs {
+            base: state.as_ptr(),
+            rows: Rows::Strided(rnn.hidden),
+            segments: &[0],
+            run: rnn.hidden,
+        };
         let from = columns.start / shape.width();
         let to = columns.end.div_ceil(shape.width());
         // SAFETY: the state has a row per sequence, panels are whole, sums have room for whole vectors.
         unsafe {
             let rhs = Rhs::Panels(shape);
-            gemm::product(isa, &lhs, 0, rnn.batch, panels.as_ptr(), rhs, from..to, sums.as_mut_ptr(), wide);
+            gemm::product(
+                isa,
+                &lhs,
+                0,
+                rnn.batch,
+                panels.as_ptr(),
+                rhs,
+                from..to,
+                sums.as_mut_ptr(),
+                wide,
+            );
         }
         let width = rnn.width();
         for b in 0..rnn.batch {
             let sums = &sums[b * wide + columns.start..b * wide + columns.end];
-            out[b * width + columns.start..b * width + columns.end].iter_mut().zip(sums).for_each(|(o, s)| *o += s);
+            out[b * width + columns.start..b * width + columns.end]
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(o, s)| *o += s);
         }
     }
 }
@@ -195,12 +245,29 @@ impl BoundRnn {
     fn pack(&self, exec: Exec<'_>, regions: &[Region]) -> Buffer {
         let shape = self.shape(exec.isa);
         let scratch = &mut exec.worker(0).scratch;
-        let rows = evaluate::<f32>(exec, scratch, &self.r, regions, &[], [self.width(), self.hidden], [0, 0]);
+        let rows = evaluate::<f32>(
+            exec,
+            scratch,
+            &self.r,
+            regions,
+            &[],
+            [self.width(), self.hidden],
+            [0, 0],
+        );
         let mut panels = Buffer::floats(shape.floats());
         for p in 0..shape.panels() {
             let out = &mut panels.as_f32_mut()[shape.start(p)..];
             // SAFETY: `rows` holds a row of `hidden` floats per gate column.
-            unsafe { gemm::pack_rows_as_columns(exec.isa, rows.as_ptr(), Rows::Strided(self.hidden), shape, p, out) };
+            unsafe {
+                gemm::pack_rows_as_columns(
+                    exec.isa,
+                    rows.as_ptr(),
+                    Rows::Strided(self.hidden),
+                    shape,
+                    p,
+                    out,
+                )
+            };
         }
         panels
     }
@@ -208,14 +275,19 @@ impl BoundRnn {
     fn all<T: Real>(&self, exec: Exec<'_>, regions: &[Region], panels: Option<&[f32]>) {
         let scratch = &mut exec.worker(0).scratch;
         let (b, h, w) = (self.batch, self.hidden, self.width());
-        let mut eval = |p: &Program, shape: [usize; 2]| evaluate::<T>(exec, scratch, p, regions, &[], shape, [0, 0]);
+        let mut eval = |p: &Program, shape: [usize; 2]| {
+            evaluate::<T>(exec, scratch, p, regions, &[], shape, [0, 0])
+        };
         let rows = if panels.is_none() { eval(&self.r, [w, h]) } else { Vec::new() };
         let weights = Weights { rows, panels };
         let mut state = State {
             h: eval(&self.h0, [b, h]),
             c: self.c0.as_ref().map_or(Vec::new(), |p| eval(p, [b, h])),
             r_bias: self.r_bias.as_ref().map_or(vec![T::default(); h], |p| eval(p, [1, h])),
-            peephole: self.peephole.as_ref().map_or(vec![T::default(); 3 * h], |p| eval(p, [1, 3 * h])),
+            peephole: self
+                .peephole
+                .as_ref()
+                .map_or(vec![T::default(); 3 * h], |p| eval(p, [1, 3 * h])),
             lengths: Vec::new(),
         };
         if let Some(lengths) = &self.lengths {
@@ -226,7 +298,8 @@ impl BoundRnn {
         }
         for step in 0..self.time {
             let t = if self.reverse { self.time - 1 - step } else { step };
-            let mut gates = evaluate::<T>(exec, scratch, &self.x, regions, &[t as i64], [b, w], [0, 0]);
+            let mut gates =
+                evaluate::<T>(exec, scratch, &self.x, regions, &[t as i64], [b, w], [0, 0]);
             let mut next = self.step(exec.isa, scratch, &weights, &state, &mut gates);
             self.hold(t, &state, &mut next);
             if let Some(y) = &self.y {
@@ -283,13 +356,26 @@ impl BoundRnn {
         program.shape(scratch, TILE);
         for part in values.chunks_mut(TILE) {
             scratch.slots.slice::<T>(0, part.len()).copy_from_slice(part);
-            program.run(isa, scratch, &[], &Tile { fixed: &[], row: 0, rows: 1, col: 0, width: part.len() });
+            program.run(
+                isa,
+                scratch,
+                &[],
+                &Tile { fixed: &[], row: 0, rows: 1, col: 0, width: part.len() },
+            );
             part.copy_from_slice(scratch.slots.slice::<T>(program.results[0].0, part.len()));
         }
     }
 
     /// Gate `g` of every sequence: `f(index in the state, pre-activation)`, clipped and activated.
-    fn gate<T: Real>(&self, isa: Isa, scratch: &mut Scratch, gates: &[T], g: usize, act: usize, f: impl Fn(usize, T) -> T) -> Vec<T> {
+    fn gate<T: Real>(
+        &self,
+        isa: Isa,
+        scratch: &mut Scratch,
+        gates: &[T],
+        g: usize,
+        act: usize,
+        f: impl Fn(usize, T) -> T,
+    ) -> Vec<T> {
         let (h, w) = (self.hidden, self.width());
         let mut out: Vec<T> = (0..self.batch * h)
             .map(|i| self.clip(f(i, gates[i / h * w + g * h + i % h])))
@@ -298,7 +384,14 @@ impl BoundRnn {
         out
     }
 
-    fn step<T: Real>(&self, isa: Isa, scratch: &mut Scratch, weights: &Weights<'_, T>, state: &State<T>, gates: &mut [T]) -> (Vec<T>, Vec<T>) {
+    fn step<T: Real>(
+        &self,
+        isa: Isa,
+        scratch: &mut Scratch,
+        weights: &Weights<'_, T>,
+        state: &State<T>,
+        gates: &mut [T],
+    ) -> (Vec<T>, Vec<T>) {
         match self.cell {
             Cell::Plain => {
                 T::recur(isa, self, weights, &state.h, 0..self.width(), gates);
@@ -314,7 +407,13 @@ impl BoundRnn {
         }
     }
 
-    fn lstm<T: Real>(&self, isa: Isa, scratch: &mut Scratch, state: &State<T>, gates: &[T]) -> (Vec<T>, Vec<T>) {
+    fn lstm<T: Real>(
+        &self,
+        isa: Isa,
+        scratch: &mut Scratch,
+        state: &State<T>,
+        gates: &[T],
+    ) -> (Vec<T>, Vec<T>) {
         let h = self.hidden;
         let (c, p) = (&state.c, &state.peephole);
         let input = self.gate(isa, scratch, gates, 0, 0, |i, x| x + p[i % h] * c[i]);
@@ -324,7 +423,8 @@ impl BoundRnn {
             self.gate(isa, scratch, gates, 2, 0, |i, x| x + p[2 * h + i % h] * c[i])
         };
         let candidate = self.gate(isa, scratch, gates, 3, 1, |_, x| x);
-        let next: Vec<T> = (0..c.len()).map(|i| forget[i] * c[i] + input[i] * candidate[i]).collect();
+        let next: Vec<T> =
+            (0..c.len()).map(|i| forget[i] * c[i] + input[i] * candidate[i]).collect();
         let output = self.gate(isa, scratch, gates, 1, 0, |i, x| x + p[h + i % h] * next[i]);
         let mut shown = next.clone();
         self.activate(isa, scratch, 2, &mut shown);
@@ -356,12 +456,22 @@ impl BoundRnn {
             let r = recurrent[i / h * w + 2 * h + i % h];
             if linear_before_reset { x + reset[i] * (r + state.r_bias[i % h]) } else { x + r }
         });
-        (0..state.h.len()).map(|i| (T::ONE - update[i]) * candidate[i] + update[i] * state.h[i]).collect()
+        (0..state.h.len())
+            .map(|i| (T::ONE - update[i]) * candidate[i] + update[i] * state.h[i])
+            .collect()
     }
 }
 
 /// Runs an epilogue over a `[rows, cols]` value.
-fn emit<T: Real>(exec: Exec<'_>, scratch: &mut Scratch, regions: &[Region], p: &Program, fixed: &[i64], values: &[T], [rows, cols]: [usize; 2]) {
+fn emit<T: Real>(
+    exec: Exec<'_>,
+    scratch: &mut Scratch,
+    regions: &[Region],
+    p: &Program,
+    fixed: &[i64],
+    values: &[T],
+    [rows, cols]: [usize; 2],
+) {
     p.shape(scratch, TILE);
     for row in 0..rows {
         for (i, part) in values[row * cols..(row + 1) * cols].chunks(TILE).enumerate() {

@@ -55,7 +55,13 @@ impl Launch for BoundRows {
             self.program.shape(scratch, capacity);
             for t in share(tiles, pieces, piece) {
                 let row = t * rows;
-                let tile = Tile { fixed: &[], row, rows: rows.min(self.rows - row), col: 0, width: self.width };
+                let tile = Tile {
+                    fixed: &[],
+                    row,
+                    rows: rows.min(self.rows - row),
+                    col: 0,
+                    width: self.width,
+                };
                 self.program.run(exec.isa, scratch, regions, &tile);
             }
         });

@@ -63,8 +63,20 @@ macro_rules! running_float {
             fn step(self, op: ReduceOp, x: Self) -> Self {
                 match op {
                     ReduceOp::Prod => self * x,
-                    ReduceOp::Max => if self.is_nan() || self > x { self } else { x },
-                    ReduceOp::Min => if self.is_nan() || self < x { self } else { x },
+                    ReduceOp::Max => {
+                        if self.is_nan() || self > x {
+                            self
+                        } else {
+                            x
+                        }
+                    }
+                    ReduceOp::Min => {
+                        if self.is_nan() || self < x {
+                            self
+                        } else {
+                            x
+                        }
+                    }
                     _ => self + x,
                 }
             }
@@ -121,8 +133,15 @@ impl Launch for BoundScan {
 }
 
 impl BoundScan {
-    fn row<T: Running>(&self, exec: Exec<'_>, scratch: &mut Scratch, regions: &[Region], row: usize) {
-        let mut values = evaluate::<T>(exec, scratch, &self.input, regions, &[], [1, self.extent], [row, 0]);
+    fn row<T: Running>(
+        &self,
+        exec: Exec<'_>,
+        scratch: &mut Scratch,
+        regions: &[Region],
+        row: usize,
+    ) {
+        let mut values =
+            evaluate::<T>(exec, scratch, &self.input, regions, &[], [1, self.extent], [row, 0]);
         let mut running = T::neutral(self.op);
         let mut visit = |x: &mut T| {
             let next = running.step(self.op, *x);
@@ -138,7 +157,11 @@ impl BoundScan {
         for (i, part) in values.chunks(TILE).enumerate() {
             scratch.slots.slice::<T>(0, part.len()).copy_from_slice(part);
             if T::KIND == Kind::I64 {
-                scratch.slots.slice::<i64>(0, part.len()).iter_mut().for_each(|x| *x = wrap(*x, self.acc));
+                scratch
+                    .slots
+                    .slice::<i64>(0, part.len())
+                    .iter_mut()
+                    .for_each(|x| *x = wrap(*x, self.acc));
             }
             let tile = Tile { fixed: &[], row, rows: 1, col: i * TILE, width: part.len() };
             self.epilogue.run(exec.isa, scratch, regions, &tile);

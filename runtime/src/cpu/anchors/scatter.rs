@@ -26,20 +26,38 @@ pub(super) struct BoundScatter {
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Scatter) -> Result<BoundScatter, CpuError> {
     let target = a.store.buffer as usize;
-    let Some(buffer) = cx.kernel.buffers.get(target) else { return Err(cx.malformed("no such argument")) };
+    let Some(buffer) = cx.kernel.buffers.get(target) else {
+        return Err(cx.malformed("no such argument"));
+    };
     let shape = cx.extents(&buffer.shape)?;
-    let init = a.init.as_ref().map(|init| bind_init(cx, a.store.buffer, init, &shape)).transpose()?;
+    let init =
+        a.init.as_ref().map(|init| bind_init(cx, a.store.buffer, init, &shape)).transpose()?;
     let updates = cx.extents(&a.updates)?;
     let (body, results) = with_indices(&a.body, &a.store);
     let program = cx.values(&body, &results, [&[], &[], &updates])?;
     let (dtype, strides) = cx.buffers[target].clone();
-    Ok(BoundScatter { init, updates: count(&updates), program, op: a.op, target, dtype, shape, strides })
+    Ok(BoundScatter {
+        init,
+        updates: count(&updates),
+        program,
+        op: a.op,
+        target,
+        dtype,
+        shape,
+        strides,
+    })
 }
 
 /// The initial contents as a loop over the output.
-fn bind_init(cx: &Binder<'_>, buffer: u32, init: &Operand, shape: &[i64]) -> Result<(Program, usize), CpuError> {
+fn bind_init(
+    cx: &Binder<'_>,
+    buffer: u32,
+    init: &Operand,
+    shape: &[i64],
+) -> Result<(Program, usize), CpuError> {
     let store = Store { buffer, index: (0..shape.len()).map(axis).collect(), value: init.value };
-    let epilogue = tgc_ir::kernel_program::Epilogue { body: init.body.clone(), stores: vec![store] };
+    let epilogue =
+        tgc_ir::kernel_program::Epilogue { body: init.body.clone(), stores: vec![store] };
     Ok((cx.epilogue(&epilogue, [&[], &[], shape], 0, false)?, count(shape)))
 }
 
@@ -104,7 +122,15 @@ impl BoundScatter {
         places
     }
 
-    fn combine(&self, scratch: &mut Scratch, slot: u16, kind: Kind, i: usize, target: Region, at: usize) {
+    fn combine(
+        &self,
+        scratch: &mut Scratch,
+        slot: u16,
+        kind: Kind,
+        i: usize,
+        target: Region,
+        at: usize,
+    ) {
         let update = match kind {
             Kind::F32 => Value::Float(f64::from(scratch.slots.slice::<f32>(slot, i + 1)[i])),
             Kind::F64 => Value::Float(scratch.slots.slice::<f64>(slot, i + 1)[i]),
@@ -134,8 +160,20 @@ fn meet(op: ScalarOp, a: Value, b: Value) -> Value {
         (Value::Float(x), Value::Float(y)) => Value::Float(match op {
             ScalarOp::Add => x + y,
             ScalarOp::Mul => x * y,
-            ScalarOp::Min => if x.is_nan() || x < y { x } else { y },
-            _ => if x.is_nan() || x > y { x } else { y },
+            ScalarOp::Min => {
+                if x.is_nan() || x < y {
+                    x
+                } else {
+                    y
+                }
+            }
+            _ => {
+                if x.is_nan() || x > y {
+                    x
+                } else {
+                    y
+                }
+            }
         }),
         _ => {
             let (x, y) = (a.as_int(), b.as_int());

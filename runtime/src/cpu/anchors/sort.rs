@@ -83,7 +83,8 @@ impl Launch for BoundSort {
 
 impl BoundSort {
     fn row<T: Key>(&self, exec: Exec<'_>, scratch: &mut Scratch, regions: &[Region], row: usize) {
-        let values = evaluate::<T>(exec, scratch, &self.input, regions, &[], [1, self.extent], [row, 0]);
+        let values =
+            evaluate::<T>(exec, scratch, &self.input, regions, &[], [1, self.extent], [row, 0]);
         let mut order: Vec<u32> = (0..self.extent as u32).collect();
         let compare = |a: &u32, b: &u32| {
             let by_value = values[*a as usize].order(values[*b as usize], self.unsigned);

@@ -5,6 +5,7 @@
 
 use crate::cpu::exec::{TILE, Worker};
 use crate::cpu::kernels::Isa;
+use crate::cpu::kernels::planes;
 use crate::cpu::kernels::region::Region;
 use crate::cpu::tile::{Program, Tile};
 
@@ -51,7 +52,9 @@ impl Staged {
         let rank = windows.input.len();
         let mut plane = vec![1; rank];
         for (i, extent) in plane.iter_mut().enumerate() {
-            let reach = (windows.output[i] - 1).max(0) * windows.stride[i] + (windows.kernel[i] - 1) * windows.dilation[i] + 1;
+            let reach = (windows.output[i] - 1).max(0) * windows.stride[i]
+                + (windows.kernel[i] - 1) * windows.dilation[i]
+                + 1;
             *extent = (reach + windows.stride[i] - 1) / windows.stride[i];
         }
         let mut strides = vec![1; rank];
@@ -72,8 +75,9 @@ impl Staged {
             })
             .collect();
         let outer = &windows.output[..rank.saturating_sub(1)];
-        let rows: Vec<usize> =
-            points(outer).map(|y| y.iter().zip(&strides).map(|(y, s)| y * s).sum::<i64>() as usize).collect();
+        let rows: Vec<usize> = points(outer)
+            .map(|y| y.iter().zip(&strides).map(|(y, s)| y * s).sum::<i64>() as usize)
+            .collect();
         let width = windows.output.last().copied().unwrap_or(1) as usize;
         let span = rows.last().map_or(0, |r| r + width);
         let channel = (size * phases) as usize + SLACK;
@@ -119,7 +123,12 @@ impl Staged {
                 program.run(isa, &mut worker.scratch, regions, &tile);
                 let values = worker.scratch.slots.slice::<f32>(program.results[0].0, rows * width);
                 for (r, values) in values.chunks_exact(width).enumerate() {
-                    self.place(values, col, &mut out[(c + r) * self.channel..(c + r + 1) * self.channel]);
+                    self.place(
+                        isa,
+                        values,
+                        col,
+                        &mut out[(c + r) * self.channel..(c + r + 1) * self.channel],
+                    );
                 }
                 col += width;
             }
@@ -128,7 +137,7 @@ impl Staged {
     }
 
     /// Puts input cells `col..` of one channel where windows look for them.
-    fn place(&self, values: &[f32], col: usize, out: &mut [f32]) {
+    fn place(&self, isa: Isa, values: &[f32], col: usize, out: &mut [f32]) {
         let w = &self.windows;
         let rank = w.input.len();
         if rank == 0 {
@@ -136,6 +145,14 @@ impl Staged {
             return;
         }
         let extent = w.input[rank - 1] as usize;
+        if rank == 2
+            && w.stride == [1, 1]
+            && col.is_multiple_of(extent)
+            && values.len().is_multiple_of(extent)
+        {
+            self.place_lines(isa, values, (col / extent) as i64, out);
+            return;
+        }
         let mut at = 0;
         while at < values.len() {
             let cell = col + at;
@@ -145,6 +162,59 @@ impl Staged {
                 self.place_row(&values[at..at + take], x as i64, phase, offset, out);
             }
             at += take;
+        }
+    }
+
+    /// Puts whole lines of a plane of step one, from line `first` on.
+    fn place_lines(&self, isa: Isa, values: &[f32], first: i64, out: &mut [f32]) {
+        let (w, width) = (&self.windows, self.windows.input[1]);
+        let lines = values.len() as i64 / width;
+        let (top, left) = (first + w.pad[0], w.pad[1]);
+        let (skip, end) = ((-top).clamp(0, lines), (self.plane[0] - top).clamp(0, lines));
+        let (from, to) = ((-left).clamp(0, width), (self.plane[1] - left).clamp(0, width));
+        if end <= skip || to <= from {
+            return;
+        }
+        let source = &values[(skip * width + from) as usize..];
+        let target = &mut out[((top + skip) * self.strides[0] + left + from) as usize..];
+        let step = self.strides[0] as usize;
+        planes::copy_rows(
+            isa,
+            source,
+            width as usize,
+            target,
+            step,
+            (to - from) as usize,
+            (end - skip) as usize,
+        );
+    }
+
+    /// Distance between output rows, when one distance serves all.
+    pub(super) fn line_step(&self) -> Option<usize> {
+        match self.windows.output.len() {
+            0 | 1 => Some(0),
+            2 => Some(self.strides[0] as usize),
+            _ => None,
+        }
+    }
+
+    /// Output cells of lines `lines` out of `sums`, whose first position is that of the first line.
+    pub(super) fn collect(
+        &self,
+        isa: Isa,
+        sums: &[f32],
+        lines: std::ops::Range<usize>,
+        out: &mut [f32],
+    ) {
+        let width = self.width();
+        let first = self.rows[lines.start];
+        if let Some(step) = self.line_step() {
+            planes::copy_rows(isa, sums, step, out, width, width, lines.len());
+            return;
+        }
+        for (line, to) in lines.zip(out.chunks_exact_mut(width)) {
+            let start = self.rows[line] - first;
+            to.copy_from_slice(&sums[start..start + width]);
         }
     }
 
@@ -175,21 +245,30 @@ impl Staged {
             let skip = (-start).max(0).min(values.len() as i64);
             let end = (limit - start).clamp(skip, values.len() as i64);
             let to = (phase * size + offset + start + skip) as usize;
-            out[to..to + (end - skip) as usize].copy_from_slice(&values[skip as usize..end as usize]);
+            out[to..to + (end - skip) as usize]
+                .copy_from_slice(&values[skip as usize..end as usize]);
             return;
         }
-        for (i, &value) in values.iter().enumerate() {
-            let padded = start + i as i64;
-            if padded >= 0 && padded / step < limit {
-                let to = (phase * step + padded % step) * size + offset + padded / step;
-                out[to as usize] = value;
+        for first in 0..step.min(values.len() as i64) {
+            let padded = start + first;
+            let (part, cell) = (padded.rem_euclid(step), padded.div_euclid(step));
+            let to = (phase * step + part) * size + offset + cell;
+            for (i, &value) in values[first as usize..].iter().step_by(step as usize).enumerate() {
+                if (0..limit).contains(&(cell + i as i64)) {
+                    out[(to + i as i64) as usize] = value;
+                }
             }
         }
     }
 
     /// Output cells among linear positions `from..to`: calls `visit(position, count)` per stretch and returns the
     /// row-major number of the first.
-    pub(super) fn cells(&self, from: usize, to: usize, visit: &mut dyn FnMut(usize, usize)) -> usize {
+    pub(super) fn cells(
+        &self,
+        from: usize,
+        to: usize,
+        visit: &mut dyn FnMut(usize, usize),
+    ) -> usize {
         let width = self.width();
         let first = self.rows.partition_point(|&r| r + width <= from);
         let mut start = None;

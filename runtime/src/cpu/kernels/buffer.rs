@@ -102,7 +102,8 @@ impl Drop for Buffer {
 }
 
 fn layout(bytes: usize) -> Layout {
-    Layout::from_size_align(bytes, LINE).expect("sizes are checked against memory limits before allocation")
+    Layout::from_size_align(bytes, LINE)
+        .expect("sizes are checked against memory limits before allocation")
 }
 
 #[cfg(test)]

@@ -170,7 +170,9 @@ pub unsafe fn contract(
     tile: &mut [f32],
     sink: &mut dyn FnMut(Block<'_>),
 ) {
-    assert!(tile.len() >= TILE_FLOATS && packed.len() >= shape.floats() && panels.end <= shape.panels());
+    assert!(
+        tile.len() >= TILE_FLOATS && packed.len() >= shape.floats() && panels.end <= shape.panels()
+    );
     assert_eq!(lhs.segments.len() * lhs.run, shape.k);
     // SAFETY: lengths are checked above; the caller vouches for `lhs`.
     isa.run(Contract { lhs, rows, shape, packed, panels, tile, sink });
@@ -316,7 +318,10 @@ pub(crate) unsafe fn micro<S: Simd>(
 /// As [`micro`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "the registers of one loop")]
-#[allow(clippy::needless_range_loop, reason = "constant index loops keep the accumulators in registers")]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "constant index loops keep the accumulators in registers"
+)]
 unsafe fn fma_block<S: Simd, const MR: usize, const NV: usize>(
     s: S,
     rows: &[*const f32; 8],
@@ -435,7 +440,19 @@ impl Kernel for Product<'_, '_> {
                     }
                     let c = self.c.add(done * self.ldc + col);
                     let b = self.b.add(start);
-                    micro(s, mr, nv, &starts, self.lhs.segments, self.lhs.run, b, ldb, c, self.ldc, false);
+                    micro(
+                        s,
+                        mr,
+                        nv,
+                        &starts,
+                        self.lhs.segments,
+                        self.lhs.run,
+                        b,
+                        ldb,
+                        c,
+                        self.ldc,
+                        false,
+                    );
                 }
                 done += mr;
             }
@@ -461,7 +478,14 @@ pub fn row_panels(isa: Isa, n: usize) -> usize {
 ///
 /// # Safety
 /// Each row start is readable for `shape.k` floats.
-pub unsafe fn pack_rows_as_columns(isa: Isa, base: *const f32, rows: Rows<'_>, shape: PanelShape, p: usize, out: &mut [f32]) {
+pub unsafe fn pack_rows_as_columns(
+    isa: Isa,
+    base: *const f32,
+    rows: Rows<'_>,
+    shape: PanelShape,
+    p: usize,
+    out: &mut [f32],
+) {
     let ld = shape.vectors(p) * shape.lanes;
     assert!(out.len() >= shape.k * ld && ld <= 64);
     isa.run(PackColumns { base, rows, shape, p, out });

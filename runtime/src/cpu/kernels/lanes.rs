@@ -105,7 +105,7 @@ fn resolve<T: FromImm>(slots: &mut Slots, arg: &Arg, imm: &mut T, e: Extent) -> 
                 Spread::Col => (e.width, 0, false),
                 Spread::One => (1, 0, true),
             };
-            Src { ptr: slots.checked::<T>(*slot, n), row_step, scalar }
+            Src { ptr: slots.source::<T>(*slot, n), row_step, scalar }
         }
     }
 }
@@ -160,7 +160,7 @@ pub enum Binary {
 
 /// `dst = op(a)` in single precision.
 pub fn unary(isa: Isa, slots: &mut Slots, op: Unary, dst: u16, a: u16, n: usize) {
-    let (src, dst) = (slots.checked::<f32>(a, n).cast_const(), slots.checked::<f32>(dst, n));
+    let (src, dst) = (slots.source::<f32>(a, n), slots.checked::<f32>(dst, n));
     isa.run(UnaryLoop { op, src, dst, n });
 }
 
@@ -174,7 +174,6 @@ pub fn binary(isa: Isa, slots: &mut Slots, op: Binary, dst: u16, a: &Arg, b: &Ar
     isa.run(BinaryLoop { op, a, b, dst, e });
 }
 
-/// `dst = a * b + c`, rounded as the two operations would be where `fused` is false.
 struct UnaryLoop {
     op: Unary,
     src: *const f32,
@@ -280,7 +279,8 @@ impl BinaryLoop {
             // SAFETY: row starts are inside the slots (or stay on a literal), which hold `rows * width` elements
             // and a vector's slack past them; only the last row may use the slack.
             unsafe {
-                let (a, b) = (self.a.ptr.add(r * self.a.row_step), self.b.ptr.add(r * self.b.row_step));
+                let (a, b) =
+                    (self.a.ptr.add(r * self.a.row_step), self.b.ptr.add(r * self.b.row_step));
                 let dst = self.dst.add(r * width);
                 let last = r + 1 == rows;
                 match (self.a.scalar, self.b.scalar) {
@@ -327,8 +327,15 @@ unsafe fn row<S: Simd, O: Op2, const SA: bool, const SB: bool>(
 }
 
 /// `dst[i] = f(a[i])` for any kinds.
-pub fn map1<A: FromImm, R: Element>(isa: Isa, slots: &mut Slots, dst: u16, a: u16, n: usize, f: impl Fn(A) -> R) {
-    let (a, dst) = (slots.checked::<A>(a, n).cast_const(), slots.checked::<R>(dst, n));
+pub fn map1<A: FromImm, R: Element>(
+    isa: Isa,
+    slots: &mut Slots,
+    dst: u16,
+    a: u16,
+    n: usize,
+    f: impl Fn(A) -> R,
+) {
+    let (a, dst) = (slots.source::<A>(a, n), slots.checked::<R>(dst, n));
     isa.run(Map1 { a, dst, n, f });
 }
 
@@ -385,10 +392,13 @@ impl<A: Copy, R: Copy, G: Fn(A, A) -> R> Kernel for Map2<A, R, G> {
         for r in 0..rows {
             // SAFETY: as for the vector loops: operands hold what their spread says, `dst` the tile.
             unsafe {
-                let (a, b) = (self.a.ptr.add(r * self.a.row_step), self.b.ptr.add(r * self.b.row_step));
+                let (a, b) =
+                    (self.a.ptr.add(r * self.a.row_step), self.b.ptr.add(r * self.b.row_step));
                 let dst = self.dst.add(r * width);
                 match (self.a.scalar, self.b.scalar) {
-                    (false, false) => (0..width).for_each(|i| *dst.add(i) = (self.f)(*a.add(i), *b.add(i))),
+                    (false, false) => {
+                        (0..width).for_each(|i| *dst.add(i) = (self.f)(*a.add(i), *b.add(i)))
+                    }
                     (false, true) => {
                         let b = *b;
                         (0..width).for_each(|i| *dst.add(i) = (self.f)(*a.add(i), b));
@@ -409,7 +419,15 @@ impl<A: Copy, R: Copy, G: Fn(A, A) -> R> Kernel for Map2<A, R, G> {
 
 /// `dst = mask ? a : b`.
 #[allow(clippy::too_many_arguments, reason = "operands of one operation")]
-pub fn select<T: FromImm>(isa: Isa, slots: &mut Slots, dst: u16, mask: &Arg, a: &Arg, b: &Arg, e: Extent) {
+pub fn select<T: FromImm>(
+    isa: Isa,
+    slots: &mut Slots,
+    dst: u16,
+    mask: &Arg,
+    a: &Arg,
+    b: &Arg,
+    e: Extent,
+) {
     let mut im = 0u8;
     let (mut ia, mut ib) = (T::default(), T::default());
     let m = resolve(slots, mask, &mut im, e);
@@ -442,16 +460,21 @@ impl<T: Copy> Kernel for Select<T> {
                 let b = self.b.ptr.add(r * self.b.row_step);
                 let dst = self.dst.add(r * width);
                 if (sm, sa, sb) == (1, 1, 1) {
-                    (0..width).for_each(|i| *dst.add(i) = if *m.add(i) != 0 { *a.add(i) } else { *b.add(i) });
+                    (0..width).for_each(|i| {
+                        *dst.add(i) = if *m.add(i) != 0 { *a.add(i) } else { *b.add(i) }
+                    });
                 } else if (sm, sa, sb) == (1, 1, 0) {
                     let b = *b;
-                    (0..width).for_each(|i| *dst.add(i) = if *m.add(i) != 0 { *a.add(i) } else { b });
+                    (0..width)
+                        .for_each(|i| *dst.add(i) = if *m.add(i) != 0 { *a.add(i) } else { b });
                 } else if (sm, sa, sb) == (1, 0, 1) {
                     let a = *a;
-                    (0..width).for_each(|i| *dst.add(i) = if *m.add(i) != 0 { a } else { *b.add(i) });
+                    (0..width)
+                        .for_each(|i| *dst.add(i) = if *m.add(i) != 0 { a } else { *b.add(i) });
                 } else {
                     for i in 0..width {
-                        *dst.add(i) = if *m.add(i * sm) != 0 { *a.add(i * sa) } else { *b.add(i * sb) };
+                        *dst.add(i) =
+                            if *m.add(i * sm) != 0 { *a.add(i * sa) } else { *b.add(i * sb) };
                     }
                 }
             }
@@ -476,8 +499,15 @@ pub enum RowReduce {
 }
 
 /// Reduces each row of `a` and calls `keep(row, value)`.
-pub fn reduce_rows(isa: Isa, slots: &mut Slots, op: RowReduce, a: u16, e: Extent, mut keep: impl FnMut(usize, f32)) {
-    let a = slots.checked::<f32>(a, e.count()).cast_const();
+pub fn reduce_rows(
+    isa: Isa,
+    slots: &mut Slots,
+    op: RowReduce,
+    a: u16,
+    e: Extent,
+    mut keep: impl FnMut(usize, f32),
+) {
+    let a = slots.source::<f32>(a, e.count());
     for r in 0..e.rows {
         // SAFETY: the slot holds `rows * width` elements.
         let row = unsafe { std::slice::from_raw_parts(a.add(r * e.width), e.width) };
@@ -497,8 +527,12 @@ impl Kernel for ReduceRow<'_> {
     fn run<S: Simd>(self, s: S) -> f32 {
         match self.op {
             RowReduce::Sum => fold::<S, AddOp>(s, self.row, 0.0, S::hsum),
-            RowReduce::Max => fold::<S, MaxOp>(s, self.row, f32::NEG_INFINITY, |s, v| lanes_of(s, v, f32::NEG_INFINITY, larger)),
-            RowReduce::Min => fold::<S, MinOp>(s, self.row, f32::INFINITY, |s, v| lanes_of(s, v, f32::INFINITY, smaller)),
+            RowReduce::Max => fold::<S, MaxOp>(s, self.row, f32::NEG_INFINITY, |s, v| {
+                lanes_of(s, v, f32::NEG_INFINITY, larger)
+            }),
+            RowReduce::Min => fold::<S, MinOp>(s, self.row, f32::INFINITY, |s, v| {
+                lanes_of(s, v, f32::INFINITY, smaller)
+            }),
         }
     }
 }

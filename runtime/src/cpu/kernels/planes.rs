@@ -9,7 +9,14 @@ use super::simd::{Kernel, Simd};
 ///
 /// # Safety
 /// Every row is readable.
-pub unsafe fn gather_rows(isa: Isa, base: *const f32, offsets: &[usize], width: usize, ld: usize, out: &mut [f32]) {
+pub unsafe fn gather_rows(
+    isa: Isa,
+    base: *const f32,
+    offsets: &[usize],
+    width: usize,
+    ld: usize,
+    out: &mut [f32],
+) {
     assert!(width <= ld && out.len() >= offsets.len() * ld);
     isa.run(GatherRows { base, offsets, width, ld, out: out.as_mut_ptr() });
 }
@@ -63,7 +70,13 @@ pub enum Window<'a> {
 ///
 /// # Safety
 /// `plane + tap + i` is readable for each.
-pub unsafe fn window(isa: Isa, plane: *const f32, taps: &[usize], window: Window<'_>, out: &mut [f32]) {
+pub unsafe fn window(
+    isa: Isa,
+    plane: *const f32,
+    taps: &[usize],
+    window: Window<'_>,
+    out: &mut [f32],
+) {
     assert_eq!(out.len() % 16, 0);
     if let Window::Weighted(weights) = window {
         assert_eq!(weights.len(), taps.len());
@@ -102,8 +115,17 @@ impl Kernel for Windows<'_> {
 /// # Safety
 /// `at + tap` is readable and `to` writable for `U` vectors.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "constant index loops keep the accumulators in registers")]
-unsafe fn step<S: Simd, const U: usize>(s: S, at: *const f32, taps: &[usize], window: Window<'_>, to: *mut f32) {
+#[allow(
+    clippy::needless_range_loop,
+    reason = "constant index loops keep the accumulators in registers"
+)]
+unsafe fn step<S: Simd, const U: usize>(
+    s: S,
+    at: *const f32,
+    taps: &[usize],
+    window: Window<'_>,
+    to: *mut f32,
+) {
     // SAFETY: the caller's.
     unsafe {
         let mut acc = [s.splat(if window == Window::Max { f32::NEG_INFINITY } else { 0.0 }); U];
@@ -134,6 +156,59 @@ unsafe fn step<S: Simd, const U: usize>(s: S, at: *const f32, taps: &[usize], wi
         }
         for u in 0..U {
             s.store(to.add(u * S::N), acc[u]);
+        }
+    }
+}
+
+/// Copies `rows` rows of `width` floats between two strided blocks.
+///
+/// # Panics
+/// When a row lies outside its slice.
+#[allow(clippy::too_many_arguments, reason = "two strided blocks")]
+pub fn copy_rows(
+    isa: Isa,
+    from: &[f32],
+    from_step: usize,
+    to: &mut [f32],
+    to_step: usize,
+    width: usize,
+    rows: usize,
+) {
+    if rows == 0 || width == 0 {
+        return;
+    }
+    assert!(
+        (rows - 1) * from_step + width <= from.len() && (rows - 1) * to_step + width <= to.len()
+    );
+    isa.run(CopyRows { from: from.as_ptr(), from_step, to: to.as_mut_ptr(), to_step, width, rows });
+}
+
+struct CopyRows {
+    from: *const f32,
+    from_step: usize,
+    to: *mut f32,
+    to_step: usize,
+    width: usize,
+    rows: usize,
+}
+
+impl Kernel for CopyRows {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for r in 0..self.rows {
+            // SAFETY: `copy_rows` has checked that every row is inside both blocks; the tail is masked.
+            unsafe {
+                let (from, to) = (self.from.add(r * self.from_step), self.to.add(r * self.to_step));
+                let mut i = 0;
+                while i + S::N <= self.width {
+                    s.store(to.add(i), s.load(from.add(i)));
+                    i += S::N;
+                }
+                if i < self.width {
+                    s.store_n(to.add(i), s.load_n(from.add(i), self.width - i), self.width - i);
+                }
+            }
         }
     }
 }

@@ -92,7 +92,9 @@ impl Pool {
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; this function returns after every worker has left the region.
-        let work = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work)) };
+        let work = unsafe {
+            std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work))
+        };
         let job = Job { work, chunks };
         shared.next.store(0, Ordering::Relaxed);
         *lock(&shared.job) = Some(job);

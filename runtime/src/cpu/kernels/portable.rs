@@ -70,12 +70,17 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> F {
         // SAFETY: the caller vouches for four readable halves.
-        Four(unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|h| half::f16::from_bits(h).to_f32()))
+        Four(
+            unsafe { p.cast::<[u16; 4]>().read_unaligned() }
+                .map(|h| half::f16::from_bits(h).to_f32()),
+        )
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, v: F) {
         // SAFETY: the caller vouches for four writable halves.
-        unsafe { p.cast::<[u16; 4]>().write_unaligned(v.0.map(|x| half::f16::from_f32(x).to_bits())) }
+        unsafe {
+            p.cast::<[u16; 4]>().write_unaligned(v.0.map(|x| half::f16::from_f32(x).to_bits()))
+        }
     }
 
     #[inline(always)]

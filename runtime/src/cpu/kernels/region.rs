@@ -110,7 +110,10 @@ impl Place<'_> {
     /// Panics unless every element is inside `elements`.
     fn check(&self, elements: i64) {
         if let Some((low, high)) = self.range() {
-            assert!(low >= 0 && high < elements, "kernel reaches elements {low}..={high} of {elements}");
+            assert!(
+                low >= 0 && high < elements,
+                "kernel reaches elements {low}..={high} of {elements}"
+            );
         }
     }
 }
@@ -118,7 +121,12 @@ impl Place<'_> {
 /// # Safety
 /// Elements of `place` are in bounds of `base`, `dst` has room for the tile.
 #[inline(always)]
-unsafe fn read<T: Copy, K: Copy>(base: *const T, place: Place<'_>, dst: *mut K, conv: impl Fn(T) -> K) {
+unsafe fn read<T: Copy, K: Copy>(
+    base: *const T,
+    place: Place<'_>,
+    dst: *mut K,
+    conv: impl Fn(T) -> K,
+) {
     let width = place.width();
     if let [run] = place.runs
         && run.stride != 1
@@ -130,7 +138,8 @@ unsafe fn read<T: Copy, K: Copy>(base: *const T, place: Place<'_>, dst: *mut K, 
             for (r, row) in place.rows.iter().enumerate() {
                 // SAFETY: the caller's.
                 unsafe {
-                    *dst.add(r * width + c) = conv(*base.offset((row + run.offset + c as i64 * run.stride) as isize));
+                    *dst.add(r * width + c) =
+                        conv(*base.offset((row + run.offset + c as i64 * run.stride) as isize));
                 }
             }
         }
@@ -149,7 +158,8 @@ unsafe fn read<T: Copy, K: Copy>(base: *const T, place: Place<'_>, dst: *mut K, 
                         (0..run.count).for_each(|i| *to.add(i) = x);
                     }
                     1 => (0..run.count).for_each(|i| *to.add(i) = conv(*from.add(i))),
-                    s => (0..run.count).for_each(|i| *to.add(i) = conv(*from.offset(i as isize * s as isize))),
+                    s => (0..run.count)
+                        .for_each(|i| *to.add(i) = conv(*from.offset(i as isize * s as isize))),
                 }
             }
             at += run.count;
@@ -160,7 +170,12 @@ unsafe fn read<T: Copy, K: Copy>(base: *const T, place: Place<'_>, dst: *mut K, 
 /// # Safety
 /// Elements of `place` are in bounds of `base`, `src` holds the tile.
 #[inline(always)]
-unsafe fn write<T: Copy, K: Copy>(base: *mut T, place: Place<'_>, src: *const K, conv: impl Fn(K) -> T) {
+unsafe fn write<T: Copy, K: Copy>(
+    base: *mut T,
+    place: Place<'_>,
+    src: *const K,
+    conv: impl Fn(K) -> T,
+) {
     let width = place.width();
     if let [run] = place.runs
         && run.stride != 1
@@ -170,7 +185,8 @@ unsafe fn write<T: Copy, K: Copy>(base: *mut T, place: Place<'_>, src: *const K,
             for (r, row) in place.rows.iter().enumerate() {
                 // SAFETY: the caller's.
                 unsafe {
-                    *base.offset((row + run.offset + c as i64 * run.stride) as isize) = conv(*src.add(r * width + c));
+                    *base.offset((row + run.offset + c as i64 * run.stride) as isize) =
+                        conv(*src.add(r * width + c));
                 }
             }
         }
@@ -185,7 +201,8 @@ unsafe fn write<T: Copy, K: Copy>(base: *mut T, place: Place<'_>, src: *const K,
                 let from = src.add(at);
                 match run.stride {
                     1 => (0..run.count).for_each(|i| *to.add(i) = conv(*from.add(i))),
-                    s => (0..run.count).for_each(|i| *to.offset(i as isize * s as isize) = conv(*from.add(i))),
+                    s => (0..run.count)
+                        .for_each(|i| *to.offset(i as isize * s as isize) = conv(*from.add(i))),
                 }
             }
             at += run.count;
@@ -203,7 +220,10 @@ macro_rules! by_dtype {
         match $dtype {
             DType::F32 => $go!(f32, f32, |x: f32| x, |x: f32| x),
             DType::F16 => {
-                $go!(u16, f32, |x| half::f16::from_bits(x).to_f32(), |x: f32| half::f16::from_f32(x).to_bits())
+                $go!(u16, f32, |x| half::f16::from_bits(x).to_f32(), |x: f32| half::f16::from_f32(
+                    x
+                )
+                .to_bits())
             }
             DType::BF16 => $go!(u16, f32, bf16, |x: f32| half::bf16::from_f32(x).to_bits()),
             DType::F64 => $go!(f64, f64, |x: f64| x, |x: f64| x),
@@ -221,11 +241,41 @@ macro_rules! by_dtype {
     };
 }
 
+/// Loads a tile of single precision without copying it where it lies dense and is a whole number of vectors long;
+/// false when it has to be copied.
+///
+/// # Safety
+/// Until the program's run ends nobody writes the tile's memory.
+#[must_use]
+pub unsafe fn borrow(
+    slots: &mut Slots,
+    slot: u16,
+    region: Region,
+    dtype: DType,
+    place: Place<'_>,
+) -> bool {
+    let ([row], [run]) = (place.rows, place.runs) else { return false };
+    if dtype != DType::F32 || run.stride != 1 || run.count == 0 || !run.count.is_multiple_of(16) {
+        return false;
+    }
+    place.check(region.elements(dtype));
+    // SAFETY: in bounds by `check`, a whole number of vectors by the test above; the caller vouches for the rest.
+    unsafe { slots.stand_for(slot, region.start.wrapping_add(4 * (row + run.offset) as usize)) };
+    true
+}
+
 /// Loads a tile into `slot` from its element `at` on, converting to the kind of the type.
 ///
 /// # Panics
 /// When an element lies outside the region: a malformed program.
-pub fn load(slots: &mut Slots, slot: u16, at: usize, region: Region, dtype: DType, place: Place<'_>) {
+pub fn load(
+    slots: &mut Slots,
+    slot: u16,
+    at: usize,
+    region: Region,
+    dtype: DType,
+    place: Place<'_>,
+) {
     let n = at + place.rows.len() * place.width();
     place.check(region.elements(dtype));
     macro_rules! go {
@@ -238,12 +288,28 @@ pub fn load(slots: &mut Slots, slot: u16, at: usize, region: Region, dtype: DTyp
     by_dtype!(dtype, go, load_slow(slots, slot, at, region, dtype, place));
 }
 
-fn load_slow(slots: &mut Slots, slot: u16, mut at: usize, region: Region, dtype: DType, place: Place<'_>) {
+fn load_slow(
+    slots: &mut Slots,
+    slot: u16,
+    mut at: usize,
+    region: Region,
+    dtype: DType,
+    place: Place<'_>,
+) {
     let bytes = region.as_bytes();
     for row in place.rows {
         for run in place.runs {
             for i in 0..run.count as i64 {
-                put(slots, slot, at, tgc_ir::tensor::load(dtype, bytes, (row + run.offset + i * run.stride) as usize));
+                put(
+                    slots,
+                    slot,
+                    at,
+                    tgc_ir::tensor::load(
+                        dtype,
+                        bytes,
+                        (row + run.offset + i * run.stride) as usize,
+                    ),
+                );
                 at += 1;
             }
         }
@@ -261,32 +327,51 @@ fn put(slots: &mut Slots, slot: u16, at: usize, value: Value) {
 ///
 /// # Panics
 /// When an element lies outside the region: a malformed program.
-pub fn store(slots: &mut Slots, slot: u16, at: usize, region: Region, dtype: DType, place: Place<'_>) {
+pub fn store(
+    slots: &mut Slots,
+    slot: u16,
+    at: usize,
+    region: Region,
+    dtype: DType,
+    place: Place<'_>,
+) {
     let n = at + place.rows.len() * place.width();
     place.check(region.elements(dtype));
     macro_rules! go {
         ($t:ty, $k:ty, $from:expr, $to:expr) => {{
-            let src = slots.checked::<$k>(slot, n);
-            // SAFETY: in bounds by `check` and `checked`; the region is valid by construction.
+            let src = slots.source::<$k>(slot, n);
+            // SAFETY: in bounds by `check` and `source`; the region is valid by construction.
             unsafe { write::<$t, $k>(region.start.cast(), place, src.add(at), $to) }
         }};
     }
     by_dtype!(dtype, go, store_slow(slots, slot, at, region, dtype, place));
 }
 
-fn store_slow(slots: &mut Slots, slot: u16, mut at: usize, region: Region, dtype: DType, place: Place<'_>) {
+fn store_slow(
+    slots: &mut Slots,
+    slot: u16,
+    mut at: usize,
+    region: Region,
+    dtype: DType,
+    place: Place<'_>,
+) {
     for row in place.rows {
         for run in place.runs {
             for i in 0..run.count as i64 {
                 let value = if dtype.is_float() {
-                    Value::Float(f64::from(slots.slice::<f32>(slot, at + 1)[at]))
+                    Value::Float(f64::from(slots.view::<f32>(slot, at + 1)[at]))
                 } else {
                     Value::Int(i128::from(slots.slice::<i64>(slot, at + 1)[at]))
                 };
                 // SAFETY: in bounds by the check in `store`; two nibbles of one byte belong to one worker because
                 // a plan never splits a packed row.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(region.start, region.bytes) };
-                tgc_ir::tensor::store(dtype, bytes, (row + run.offset + i * run.stride) as usize, value);
+                tgc_ir::tensor::store(
+                    dtype,
+                    bytes,
+                    (row + run.offset + i * run.stride) as usize,
+                    value,
+                );
                 at += 1;
             }
         }
@@ -305,8 +390,8 @@ pub fn gather(
     n: usize,
 ) {
     let elements = region.elements(dtype);
-    let index = slots.checked::<i64>(index, n).cast_const();
-    let mask = mask.map(|m| slots.checked::<u8>(m, n).cast_const());
+    let index = slots.source::<i64>(index, n);
+    let mask = mask.map(|m| slots.source::<u8>(m, n));
     // SAFETY: both slots hold `n` elements.
     let wanted = |i: usize| unsafe {
         let at = *index.add(i);
@@ -349,14 +434,14 @@ fn store_one(slots: &mut Slots, slot: u16, i: usize, region: Region, dtype: DTyp
     macro_rules! go {
         ($t:ty, $k:ty, $from:expr, $to:expr) => {{
             let to = $to;
-            let x = slots.slice::<$k>(slot, i + 1)[i];
+            let x = slots.view::<$k>(slot, i + 1)[i];
             // SAFETY: `at` is inside the region, checked by the caller `scatter`.
             unsafe { *region.start.cast::<$t>().add(at as usize) = to(x) }
         }};
     }
     by_dtype!(dtype, go, {
         let value = if dtype.is_float() {
-            Value::Float(f64::from(slots.slice::<f32>(slot, i + 1)[i]))
+            Value::Float(f64::from(slots.view::<f32>(slot, i + 1)[i]))
         } else {
             Value::Int(i128::from(slots.slice::<i64>(slot, i + 1)[i]))
         };
@@ -378,7 +463,7 @@ pub fn clear(slots: &mut Slots, slot: u16, kind: Kind, n: usize) {
 
 /// Copies `n` elements between slots of one kind.
 pub fn copy<T: Element>(slots: &mut Slots, from: u16, to: u16, n: usize) {
-    let (src, dst) = (slots.checked::<T>(from, n), slots.checked::<T>(to, n));
+    let (src, dst) = (slots.source::<T>(from, n), slots.checked::<T>(to, n));
     // SAFETY: both hold `n` elements; equal slots are allowed by `copy`.
     unsafe { std::ptr::copy(src, dst, n) }
 }
@@ -397,6 +482,18 @@ pub fn of_buffer(buffer: &mut Buffer) -> Region {
 }
 
 impl Region {
+    /// Checks that float `last` is inside, before a kernel reads up to it in place.
+    ///
+    /// # Panics
+    /// When it is not: a malformed program.
+    pub fn check_floats(self, last: i64) {
+        assert!(
+            last < (self.bytes / 4) as i64,
+            "kernel reaches element {last} of {}",
+            self.bytes / 4
+        );
+    }
+
     /// Address of a float; reading it is what needs a proof.
     #[must_use]
     pub fn float_at(self, at: usize) -> *const f32 {

@@ -44,7 +44,15 @@ pub struct Slots {
     stride: usize,
     count: usize,
     capacity: usize,
+    /// Per slot: where its value lies instead, or null.
+    elsewhere: Vec<*const u8>,
 }
+
+// SAFETY: the pointers are used only between the load that sets them and the end of the same program run, by the
+// worker that owns the slots; the memory they name is shared read-only meanwhile.
+unsafe impl Send for Slots {}
+// SAFETY: as above; a shared reference gives no access to what they name.
+unsafe impl Sync for Slots {}
 
 /// Elements past a slot's capacity that vector code may touch.
 const SLACK: usize = 16;
@@ -53,7 +61,7 @@ impl Slots {
     /// No slots yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { memory: Buffer::zeroed(0), stride: 0, count: 0, capacity: 0 }
+        Self { memory: Buffer::zeroed(0), stride: 0, count: 0, capacity: 0, elsewhere: Vec::new() }
     }
 
     /// Bytes between slots of `capacity` elements; odd in lines, so that slots do not share cache sets.
@@ -69,6 +77,8 @@ impl Slots {
         self.stride = Self::stride_of(capacity);
         self.memory.reserve(self.stride * count);
         (self.count, self.capacity) = (count, capacity);
+        self.elsewhere.clear();
+        self.elsewhere.resize(count, std::ptr::null());
     }
 
     /// Elements per slot.
@@ -77,9 +87,39 @@ impl Slots {
         self.capacity
     }
 
-    /// First element of a slot.
+    /// Lets a slot stand for memory elsewhere until it is written.
+    ///
+    /// # Safety
+    /// `at` is readable for as many elements as the slot's readers ask for, rounded up to 16, until the slot is
+    /// written or the run of the program ends, and nobody writes that memory meanwhile.
+    pub(crate) unsafe fn stand_for(&mut self, slot: u16, at: *const u8) {
+        self.elsewhere[slot as usize] = at;
+    }
+
+    /// First element of a slot's value, for reading `n` elements.
+    #[inline(always)]
+    pub(crate) fn source<T: Element>(&mut self, slot: u16, n: usize) -> *const T {
+        assert!(n <= self.capacity, "tiles are cut to the capacity");
+        let elsewhere = self.elsewhere[slot as usize];
+        if elsewhere.is_null() { self.base(slot) } else { elsewhere.cast() }
+    }
+
+    /// The first `n` elements of a slot's value.
+    #[inline(always)]
+    pub fn view<T: Element>(&mut self, slot: u16, n: usize) -> &[T] {
+        // SAFETY: in bounds by the check in `source`; any bits are an element of any kind.
+        unsafe { std::slice::from_raw_parts(self.source(slot, n), n) }
+    }
+
+    /// First element of a slot's own memory, which from now on holds its value.
     #[inline(always)]
     pub(crate) fn ptr<T: Element>(&mut self, slot: u16) -> *mut T {
+        self.elsewhere[slot as usize] = std::ptr::null();
+        self.base(slot)
+    }
+
+    #[inline(always)]
+    fn base<T: Element>(&mut self, slot: u16) -> *mut T {
         assert!((slot as usize) < self.count, "slots are counted when a program is compiled");
         // SAFETY: `slot < count` and the memory holds `count` strides.
         unsafe { self.memory.as_mut_ptr().add(slot as usize * self.stride).cast() }

@@ -1,17 +1,24 @@
 //! Loops, rows, scans, sorts, scatters and recurrent layers.
 
 use tgc_ir::kernel_program::{
-    Access, Anchor, Body, Cell, Epilogue, Guard, InstKind, KernelProgram, Load, Loops, Operand, ReduceOp, Rnn, Rows,
-    Scan, Scatter, ScatterOp, Sort, Store, axis, value_index,
+    Access, Anchor, Body, Cell, Epilogue, Guard, InstKind, KernelProgram, Load, Loops, Operand,
+    ReduceOp, Rnn, Rows, Scan, Scatter, ScatterOp, Sort, Store, axis, value_index,
 };
 use tgc_ir::scalar::ScalarOp;
 use tgc_ir::{DType, Dim, Tensor};
 
-use super::{Draw, argument, check, check_with, dims, float, kernel, load, plain, scalar, store_slot};
+use super::{
+    Draw, argument, check, check_with, dims, float, kernel, load, plain, scalar, store_slot,
+};
 
 const F32: DType = DType::F32;
 
-fn loops(buffers: Vec<tgc_ir::kernel_program::Buffer>, extents: Vec<Dim>, body: Body, stores: Vec<Store>) -> KernelProgram {
+fn loops(
+    buffers: Vec<tgc_ir::kernel_program::Buffer>,
+    extents: Vec<Dim>,
+    body: Body,
+    stores: Vec<Store>,
+) -> KernelProgram {
     kernel(buffers, Anchor::Loops(Loops { extents, epilogue: Epilogue { body, stores } }))
 }
 
@@ -59,7 +66,10 @@ fn guarded_loads_match() {
         let mut body = Body::default();
         let fill = float(&mut body, -7.0);
         let (y, x) = (axis(0) - Dim::Const(2), axis(1) - Dim::ONE);
-        let guards = vec![Guard { value: y.clone(), below: Dim::Const(h) }, Guard { value: x.clone(), below: Dim::Const(w) }];
+        let guards = vec![
+            Guard { value: y.clone(), below: Dim::Const(h) },
+            Guard { value: x.clone(), below: Dim::Const(w) },
+        ];
         let load = Load { buffer: 0, index: vec![y, x], guards, otherwise: Some(fill) };
         let value = body.push(F32, InstKind::Load(load));
         let out = [h + 3, w + 4];
@@ -69,7 +79,10 @@ fn guarded_loads_match() {
             body,
             vec![Store { buffer: 1, index: vec![axis(0), axis(1)], value }],
         );
-        let data = [draw.tensor(F32, &[h as usize, w as usize]), Tensor::zeros(F32, &[out[0] as usize, out[1] as usize])];
+        let data = [
+            draw.tensor(F32, &[h as usize, w as usize]),
+            Tensor::zeros(F32, &[out[0] as usize, out[1] as usize]),
+        ];
         check(&program, &data, 0.0);
     }
 }
@@ -83,7 +96,8 @@ fn gathered_and_computed_indices_match() {
     let row = body.push(F32, load(1, vec![value_index(id), axis(1)]));
     let which = body.push(DType::I32, load(2, vec![axis(1)]));
     let picked = body.push(F32, load(1, vec![axis(0), value_index(which)]));
-    let folded = vec![axis(0).modulo(&Dim::Const(3)), (axis(1) + axis(0)).floor_div(&Dim::Const(2))];
+    let folded =
+        vec![axis(0).modulo(&Dim::Const(3)), (axis(1) + axis(0)).floor_div(&Dim::Const(2))];
     let folded = body.push(F32, load(1, folded));
     let sum = scalar(&mut body, F32, ScalarOp::Add, &[row, picked]);
     let value = scalar(&mut body, F32, ScalarOp::Add, &[sum, folded]);
@@ -91,16 +105,23 @@ fn gathered_and_computed_indices_match() {
     let mut ids = argument(Access::Read, DType::I64, &[]);
     (ids.shape, ids.strides) = (vec![s.clone()], vec![Dim::ONE]);
     let mut out = argument(Access::Write, F32, &[]);
-    (out.shape, out.strides) = (vec![s.clone(), Dim::Const(width)], vec![Dim::Const(width), Dim::ONE]);
+    (out.shape, out.strides) =
+        (vec![s.clone(), Dim::Const(width)], vec![Dim::Const(width), Dim::ONE]);
     let program = loops(
-        vec![ids, argument(Access::Read, F32, &[9, width]), argument(Access::Read, DType::I32, &[width]), out],
+        vec![
+            ids,
+            argument(Access::Read, F32, &[9, width]),
+            argument(Access::Read, DType::I32, &[width]),
+            out,
+        ],
         vec![s, Dim::Const(width)],
         body,
         vec![Store { buffer: 3, index: vec![axis(0), axis(1)], value }],
     );
     for n in [1i64, 7] {
         let ids: Vec<i64> = (0..n).map(|_| (draw.next() % 9) as i64).collect();
-        let which: Vec<_> = (0..width).map(|i| tgc_ir::scalar::Value::Int(i128::from(i * 7 % width))).collect();
+        let which: Vec<_> =
+            (0..width).map(|i| tgc_ir::scalar::Value::Int(i128::from(i * 7 % width))).collect();
         let data = [
             Tensor::from_i64(&[n as usize], &ids),
             draw.tensor(F32, &[9, width as usize]),
@@ -139,7 +160,11 @@ fn layer_norm(outer: i64, inner: i64) -> KernelProgram {
             argument(Access::Write, F32, &[outer, inner]),
             argument(Access::Write, F32, &[outer]),
         ],
-        Anchor::Rows(Rows { outer: dims(&[outer]), inner: dims(&[inner]), epilogue: Epilogue { body, stores } }),
+        Anchor::Rows(Rows {
+            outer: dims(&[outer]),
+            inner: dims(&[inner]),
+            epilogue: Epilogue { body, stores },
+        }),
     )
 }
 
@@ -148,7 +173,12 @@ fn norms_of_short_long_and_swept_rows_match() {
     let mut draw = Draw::new(23);
     for (outer, inner) in [(1, 1), (7, 3), (5, 100), (3, 768), (2, 5000), (2, 20_000)] {
         let (o, i) = (outer as usize, inner as usize);
-        let data = [draw.tensor(F32, &[o, i]), draw.tensor(F32, &[i]), Tensor::zeros(F32, &[o, i]), Tensor::zeros(F32, &[o])];
+        let data = [
+            draw.tensor(F32, &[o, i]),
+            draw.tensor(F32, &[i]),
+            Tensor::zeros(F32, &[o, i]),
+            Tensor::zeros(F32, &[o]),
+        ];
         check(&layer_norm(outer, inner), &data, 3e-6);
     }
 }
@@ -160,7 +190,9 @@ fn every_reduction_of_every_kind_matches() {
     for dtype in [F32, DType::F64, DType::I32, DType::U8, DType::I64, DType::Bool, DType::F16] {
         for &op in ReduceOp::ALL {
             let logical = matches!(op, ReduceOp::All | ReduceOp::Any);
-            if logical != (dtype == DType::Bool) || (dtype == DType::F16 && !matches!(op, ReduceOp::Max | ReduceOp::Min)) {
+            if logical != (dtype == DType::Bool)
+                || (dtype == DType::F16 && !matches!(op, ReduceOp::Max | ReduceOp::Min))
+            {
                 continue;
             }
             for width in [0, 1, 37] {
@@ -182,7 +214,10 @@ fn every_reduction_of_every_kind_matches() {
                         epilogue: Epilogue { body, stores },
                     }),
                 );
-                let data = [draw.tensor(dtype, &[2, width as usize, 9]), Tensor::zeros(op.result(dtype), &[2, 9])];
+                let data = [
+                    draw.tensor(dtype, &[2, width as usize, 9]),
+                    Tensor::zeros(op.result(dtype), &[2, 9]),
+                ];
                 check(&program, &data, 1e-5);
             }
         }
@@ -194,9 +229,13 @@ fn scans_match() {
     let mut draw = Draw::new(25);
     for dtype in [F32, DType::I32, DType::F64] {
         for op in [ReduceOp::Sum, ReduceOp::Max, ReduceOp::Min] {
-            for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
+            for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)]
+            {
                 let program = kernel(
-                    vec![argument(Access::Read, dtype, &[3, 50]), argument(Access::Write, dtype, &[3, 50])],
+                    vec![
+                        argument(Access::Read, dtype, &[3, 50]),
+                        argument(Access::Write, dtype, &[3, 50]),
+                    ],
                     Anchor::Scan(Scan {
                         outer: dims(&[3]),
                         extent: Dim::Const(50),
@@ -211,7 +250,11 @@ fn scans_match() {
                 if exclusive && op != ReduceOp::Sum && dtype == DType::I32 {
                     continue;
                 }
-                check(&program, &[draw.tensor(dtype, &[3, 50]), Tensor::zeros(dtype, &[3, 50])], 2e-6);
+                check(
+                    &program,
+                    &[draw.tensor(dtype, &[3, 50]), Tensor::zeros(dtype, &[3, 50])],
+                    2e-6,
+                );
             }
         }
     }
@@ -247,8 +290,11 @@ fn sorts_match() {
                     }),
                 );
                 let k = k as usize;
-                let data =
-                    [draw.tensor(dtype, &[3, 40]), Tensor::zeros(dtype, &[3, k]), Tensor::zeros(DType::I64, &[3, k])];
+                let data = [
+                    draw.tensor(dtype, &[3, 40]),
+                    Tensor::zeros(dtype, &[3, k]),
+                    Tensor::zeros(DType::I64, &[3, k]),
+                ];
                 check(&program, &data, 0.0);
             }
         }
@@ -329,7 +375,9 @@ fn recurrent_layers_match() {
                 let mut buffers: Vec<_> = shapes
                     .iter()
                     .enumerate()
-                    .map(|(i, s)| argument(if i < 6 { Access::Read } else { Access::Write }, dtype, s))
+                    .map(|(i, s)| {
+                        argument(if i < 6 { Access::Read } else { Access::Write }, dtype, s)
+                    })
                     .collect();
                 buffers[1].constant = extras;
                 buffers.push(argument(Access::Read, DType::I64, &[batch]));
@@ -348,13 +396,21 @@ fn recurrent_layers_match() {
                         hidden: Dim::Const(hidden),
                         x: plain(dtype, 0, &[0, 1, 2]),
                         r: plain(dtype, 1, &[0, 1]),
-                        r_bias: matches!(cell, Cell::Gru { linear_before_reset: true }).then(|| plain(dtype, 5, &[0])),
+                        r_bias: matches!(cell, Cell::Gru { linear_before_reset: true })
+                            .then(|| plain(dtype, 5, &[0])),
                         h0: plain(dtype, 2, &[0, 1]),
                         c0: lstm.then(|| plain(dtype, 3, &[0, 1])),
                         peephole: (lstm && extras).then(|| plain(dtype, 4, &[0])),
                         lengths: extras.then(|| plain(DType::I64, 9, &[0])),
                         activations: vec![
-                            activation(if cell == Cell::Plain { ScalarOp::Tanh } else { ScalarOp::Sigmoid }, dtype),
+                            activation(
+                                if cell == Cell::Plain {
+                                    ScalarOp::Tanh
+                                } else {
+                                    ScalarOp::Sigmoid
+                                },
+                                dtype,
+                            ),
                             activation(ScalarOp::Tanh, dtype),
                             activation(ScalarOp::Tanh, dtype),
                         ],

@@ -12,7 +12,8 @@ use tgc_ir::bind::Binding;
 use tgc_ir::dim::{Dim, Symbol};
 use tgc_ir::eval::{KernelData, Mode, run_kernel};
 use tgc_ir::kernel_program::{
-    Access, Anchor, Body, Buffer, Epilogue, InstKind, KernelProgram, Load, Operand, ScalarConst, Store, axis,
+    Access, Anchor, Body, Buffer, Epilogue, InstKind, KernelProgram, Load, Operand, ScalarConst,
+    Store, axis,
 };
 use tgc_ir::scalar::{ScalarOp, Value};
 use tgc_ir::{DType, Tensor};
@@ -139,8 +140,9 @@ pub(super) fn on_device(
     let read = |(cell, tensor): (&Cell, &Tensor)| {
         let count = tensor.len();
         let region = region::of_shared(&cell.memory).part(0, cell.bytes);
-        let values: Vec<Value> =
-            (0..count).map(|i| region::element(region, tensor.dtype(), i as i64).unwrap()).collect();
+        let values: Vec<Value> = (0..count)
+            .map(|i| region::element(region, tensor.dtype(), i as i64).unwrap())
+            .collect();
         Tensor::from_values(tensor.dtype(), tensor.shape(), &values)
     };
     cells.iter().zip(data).map(read).collect()
@@ -148,7 +150,12 @@ pub(super) fn on_device(
 
 /// Compares the device with the reference on all written arguments: relative to the largest magnitude of the
 /// argument for floats, exactly for the rest; and thread counts bit by bit.
-pub(super) fn check_with(kernel: &KernelProgram, symbols: &[(&str, i64)], data: &[Tensor], tolerance: f64) {
+pub(super) fn check_with(
+    kernel: &KernelProgram,
+    symbols: &[(&str, i64)],
+    data: &[Tensor],
+    tolerance: f64,
+) {
     let table: BTreeMap<String, i64> = symbols.iter().map(|(s, v)| ((*s).to_owned(), *v)).collect();
     let mut binding = Binding::default();
     for (s, v) in symbols {
@@ -163,7 +170,12 @@ pub(super) fn check_with(kernel: &KernelProgram, symbols: &[(&str, i64)], data: 
             if buffer.access == Access::Read {
                 continue;
             }
-            assert_eq!(single[i].bytes(), several[i].bytes(), "{}: threads change argument {i}", isa.name());
+            assert_eq!(
+                single[i].bytes(),
+                several[i].bytes(),
+                "{}: threads change argument {i}",
+                isa.name()
+            );
             let expected = expected[i].to_tensor(data[i].shape()).unwrap();
             compare(isa, i, &expected, &single[i], tolerance);
         }
@@ -172,7 +184,12 @@ pub(super) fn check_with(kernel: &KernelProgram, symbols: &[(&str, i64)], data: 
 
 fn compare(isa: Isa, argument: usize, expected: &Tensor, found: &Tensor, tolerance: f64) {
     let finite = |v: &f64| v.is_finite();
-    let scale = expected.to_f64().into_iter().filter(finite).fold(0.0, |m: f64, x| m.max(x.abs())).max(1e-30);
+    let scale = expected
+        .to_f64()
+        .into_iter()
+        .filter(finite)
+        .fold(0.0, |m: f64, x| m.max(x.abs()))
+        .max(1e-30);
     for i in 0..expected.len() {
         let (e, f) = (expected.value(i), found.value(i));
         let (x, y) = (e.as_f64(), f.as_f64());

@@ -1,7 +1,8 @@
 //! Contractions and attention.
 
 use tgc_ir::kernel_program::{
-    Access, Anchor, Attend, Body, Contract, Epilogue, InstKind, KernelProgram, Operand, ScalarConst, Store, axis,
+    Access, Anchor, Attend, Body, Contract, Epilogue, InstKind, KernelProgram, Operand,
+    ScalarConst, Store, axis,
 };
 use tgc_ir::scalar::ScalarOp;
 use tgc_ir::{DType, Tensor};
@@ -56,9 +57,15 @@ fn linear_data(draw: &mut Draw, batch: usize, m: usize, n: usize, k: usize) -> V
 #[test]
 fn contractions_of_ragged_extents_match() {
     let mut draw = Draw::new(1);
-    for (batch, m, n, k) in
-        [(1, 1, 1, 1), (1, 1, 70, 9), (2, 3, 49, 5), (1, 9, 64, 17), (1, 33, 97, 20), (1, 67, 50, 3), (3, 8, 16, 33)]
-    {
+    for (batch, m, n, k) in [
+        (1, 1, 1, 1),
+        (1, 1, 70, 9),
+        (2, 3, 49, 5),
+        (1, 9, 64, 17),
+        (1, 33, 97, 20),
+        (1, 67, 50, 3),
+        (3, 8, 16, 33),
+    ] {
         for constant in [false, true] {
             let data = linear_data(&mut draw, batch, m, n, k);
             let [b, m, n, k] = [batch, m, n, k].map(|x| x as i64);
@@ -122,7 +129,12 @@ fn contractions_with_split_axes_and_prologues_match() {
 #[test]
 fn integer_and_double_contractions_are_exact() {
     let mut draw = Draw::new(4);
-    for (from, acc) in [(DType::I8, DType::I32), (DType::U8, DType::I32), (DType::I64, DType::I64), (DType::F64, DType::F64)] {
+    for (from, acc) in [
+        (DType::I8, DType::I32),
+        (DType::U8, DType::I32),
+        (DType::I64, DType::I64),
+        (DType::F64, DType::F64),
+    ] {
         let operand = |buffer: u32, axes: &[usize]| {
             let mut operand = plain(from, buffer, axes);
             operand.value = operand.body.push(acc, InstKind::Cast(operand.value));
@@ -145,8 +157,11 @@ fn integer_and_double_contractions_are_exact() {
                 epilogue: store_slot(acc, 2, 3),
             }),
         );
-        let data =
-            [draw.tensor(from, &[2, 4, 5]), draw.tensor(from, &[2, 5, 300]), Tensor::zeros(acc, &[2, 4, 300])];
+        let data = [
+            draw.tensor(from, &[2, 4, 5]),
+            draw.tensor(from, &[2, 5, 300]),
+            Tensor::zeros(acc, &[2, 4, 300]),
+        ];
         check(&program, &data, 1e-15);
     }
 }
@@ -156,13 +171,26 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch() {
     let mut draw = Draw::new(5);
     let data = linear_data(&mut draw, 1, 13, 70, 40);
     for isa in super::Isa::available() {
-        let all = super::on_device(&linear(1, 13, 70, 40, true), &Default::default(), &data, isa, 1);
+        let all =
+            super::on_device(&linear(1, 13, 70, 40, true), &Default::default(), &data, isa, 1);
         for row in [0, 7, 12] {
             let cut = |t: &Tensor, width: usize| {
-                Tensor::new(F32, vec![1, 1, width], t.bytes().slice(row * width * 4..(row + 1) * width * 4)).unwrap()
+                Tensor::new(
+                    F32,
+                    vec![1, 1, width],
+                    t.bytes().slice(row * width * 4..(row + 1) * width * 4),
+                )
+                .unwrap()
             };
-            let alone = [cut(&data[0], 40), data[1].clone(), data[2].clone(), cut(&data[3], 70), cut(&data[4], 70)];
-            let alone = super::on_device(&linear(1, 1, 70, 40, true), &Default::default(), &alone, isa, 1);
+            let alone = [
+                cut(&data[0], 40),
+                data[1].clone(),
+                data[2].clone(),
+                cut(&data[3], 70),
+                cut(&data[4], 70),
+            ];
+            let alone =
+                super::on_device(&linear(1, 1, 70, 40, true), &Default::default(), &alone, isa, 1);
             assert_eq!(alone[4].bytes(), cut(&all[4], 70).bytes(), "{} row {row}", isa.name());
         }
     }
@@ -178,7 +206,14 @@ struct Heads {
 }
 
 /// Attention over [b, s, h * d] buffers with a score and a probability body.
-fn attention(z: &Heads, dtype: DType, score: Operand, prob: Operand, causal: Option<i64>, mask: &[i64]) -> KernelProgram {
+fn attention(
+    z: &Heads,
+    dtype: DType,
+    score: Operand,
+    prob: Operand,
+    causal: Option<i64>,
+    mask: &[i64],
+) -> KernelProgram {
     let rows = |buffer: u32| {
         let mut body = Body::default();
         let value = body.push(dtype, load(buffer, vec![axis(0), axis(2), axis(1), axis(3)]));
@@ -209,7 +244,11 @@ fn attention(z: &Heads, dtype: DType, score: Operand, prob: Operand, causal: Opt
             causal: causal.map(tgc_ir::Dim::Const),
             epilogue: Epilogue {
                 body: out,
-                stores: vec![Store { buffer: 4, index: vec![axis(0), axis(2), axis(1), axis(3)], value }],
+                stores: vec![Store {
+                    buffer: 4,
+                    index: vec![axis(0), axis(2), axis(1), axis(3)],
+                    value,
+                }],
             },
         }),
     )
@@ -261,7 +300,8 @@ fn masked_attention_with_fully_masked_rows_matches() {
     let low = constant(&mut score.body, F32, f64::NEG_INFINITY);
     score.value = scalar(&mut score.body, F32, ScalarOp::Select, &[mask, 0, low]);
     let mut guard = identity(F32);
-    let nan = guard.body.push(DType::Bool, InstKind::Scalar(ScalarOp::IsNan, [0].into_iter().collect()));
+    let nan =
+        guard.body.push(DType::Bool, InstKind::Scalar(ScalarOp::IsNan, [0].into_iter().collect()));
     let zero = constant(&mut guard.body, F32, 0.0);
     guard.value = scalar(&mut guard.body, F32, ScalarOp::Select, &[nan, zero, 0]);
     let mut data = attention_data(&mut draw, &z, F32, &[3, 20]);

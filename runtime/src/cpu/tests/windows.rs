@@ -1,6 +1,9 @@
 //! Convolutions and pooling.
 
-use tgc_ir::kernel_program::{Access, Anchor, Body, Conv, Epilogue, InstKind, KernelProgram, Pool, PoolDivisor, ReduceOp, Store, axis};
+use tgc_ir::kernel_program::{
+    Access, Anchor, Body, Conv, Epilogue, InstKind, KernelProgram, Pool, PoolDivisor, ReduceOp,
+    Store, axis,
+};
 use tgc_ir::{DType, Tensor};
 
 use super::{Draw, argument, check, dims, kernel, plain, store_slot};
@@ -92,8 +95,11 @@ impl Case {
         let size = |b: usize| -> Vec<usize> {
             program.buffers[b].shape.iter().map(|d| d.as_const().unwrap() as usize).collect()
         };
-        let data =
-            [draw.tensor(self.dtype, &size(0)), draw.tensor(self.dtype, &size(1)), Tensor::zeros(self.dtype, &size(2))];
+        let data = [
+            draw.tensor(self.dtype, &size(0)),
+            draw.tensor(self.dtype, &size(1)),
+            Tensor::zeros(self.dtype, &size(2)),
+        ];
         check(&program, &data, 3e-6);
         check(&self.program(true), &data, 3e-6);
     }
@@ -137,17 +143,29 @@ fn transposed_and_exact_convolutions_match() {
     int.check();
 }
 
-fn pool(op: ReduceOp, divisor: PoolDivisor, dtype: DType, index: bool, spatial: &[i64], window: &[i64], stride: i64, pad: i64) -> KernelProgram {
+fn pool(
+    op: ReduceOp,
+    divisor: PoolDivisor,
+    dtype: DType,
+    index: bool,
+    spatial: &[i64],
+    window: &[i64],
+    stride: i64,
+    pad: i64,
+) -> KernelProgram {
     let rank = spatial.len();
-    let out: Vec<i64> = (0..rank).map(|i| (spatial[i] + 2 * pad - window[i]) / stride + 1).collect();
+    let out: Vec<i64> =
+        (0..rank).map(|i| (spatial[i] + 2 * pad - window[i]) / stride + 1).collect();
     let axes: Vec<usize> = (0..2 + rank).collect();
     let mut body = Body::default();
     let value = body.push(dtype, InstKind::Slot(0));
     let place: Vec<_> = axes.iter().map(|&a| axis(a)).collect();
     let mut stores = vec![Store { buffer: 1, index: place.clone(), value }];
     let full = [&[2, 3], &out[..]].concat();
-    let mut buffers =
-        vec![argument(Access::Read, dtype, &[&[2, 3], spatial].concat()), argument(Access::Write, dtype, &full)];
+    let mut buffers = vec![
+        argument(Access::Read, dtype, &[&[2, 3], spatial].concat()),
+        argument(Access::Write, dtype, &full),
+    ];
     if index {
         let at = body.push(DType::I64, InstKind::Slot(1));
         stores.push(Store { buffer: 2, index: place, value: at });
@@ -181,16 +199,19 @@ fn pooling_matches() {
         (ReduceOp::Sum, PoolDivisor::ValidCount),
         (ReduceOp::Sum, PoolDivisor::PaddedCount),
     ] {
-        for (spatial, window, stride, pad) in
-            [(vec![8, 9], vec![3, 3], 2, 1), (vec![20], vec![4], 1, 0), (vec![40, 70], vec![2, 2], 1, 1)]
-        {
+        for (spatial, window, stride, pad) in [
+            (vec![8, 9], vec![3, 3], 2, 1),
+            (vec![20], vec![4], 1, 0),
+            (vec![40, 70], vec![2, 2], 1, 1),
+        ] {
             for (dtype, index) in [(F32, false), (F32, op == ReduceOp::Max), (DType::F64, false)] {
                 let program = pool(op, divisor, dtype, index, &spatial, &window, stride, pad);
                 let data: Vec<Tensor> = program
                     .buffers
                     .iter()
                     .map(|b| {
-                        let shape: Vec<usize> = b.shape.iter().map(|d| d.as_const().unwrap() as usize).collect();
+                        let shape: Vec<usize> =
+                            b.shape.iter().map(|d| d.as_const().unwrap() as usize).collect();
                         match b.access {
                             Access::Read => draw.tensor(b.dtype, &shape),
                             _ => Tensor::zeros(b.dtype, &shape),

@@ -6,6 +6,7 @@ use tgc_ir::kernel_program::{Body, InstKind, Load, ScalarConst, Store, as_value}
 use tgc_ir::scalar::ScalarOp;
 
 use super::scalar::{vector1, vector2, wrap};
+use super::superops;
 use super::{Form, Ins, Level, Op, Pass, Program, Reg};
 use crate::cpu::index::{Affine, Expr, Symbols, Walk, bind, split, tree};
 use crate::cpu::kernels::lanes::{Arg, Binary, Imm, Unary};
@@ -126,7 +127,9 @@ impl<'a> Builder<'a> {
             Repr::Reg(reg) if v.level == level => reg,
             _ => {
                 let op = Op::Expand(kind_of(v.dtype), v.arg(level));
-                let Repr::Reg(reg) = self.emit(level, v.dtype, op).repr else { unreachable!("emitted") };
+                let Repr::Reg(reg) = self.emit(level, v.dtype, op).repr else {
+                    unreachable!("emitted")
+                };
                 reg
             }
         }
@@ -145,7 +148,14 @@ impl<'a> Builder<'a> {
         let needed = needed(self.spec);
         for (i, inst) in self.spec.body.insts.iter().enumerate() {
             if needed[i] {
-                let val = self.inst(&inst.kind, inst.dtype)?;
+                let val = match superops::find(self.spec.body, i as u32) {
+                    Some((op, x)) => {
+                        let x = self.val(x);
+                        let src = self.at_level(&x, x.level);
+                        self.emit(x.level, inst.dtype, Op::Unary(op, src))
+                    }
+                    None => self.inst(&inst.kind, inst.dtype)?,
+                };
                 self.vals[i] = Some(val);
             }
         }
@@ -158,7 +168,9 @@ impl<'a> Builder<'a> {
 
     fn inst(&mut self, kind: &InstKind, dtype: DType) -> Result<Val, DimError> {
         Ok(match kind {
-            InstKind::Const(c) => Val { repr: Repr::Imm(literal(*c, dtype)), level: Level::default(), dtype },
+            InstKind::Const(c) => {
+                Val { repr: Repr::Imm(literal(*c, dtype)), level: Level::default(), dtype }
+            }
             InstKind::Index(dim) => {
                 let dim = bind(dim, self.spec.symbols);
                 let expr = tree(&dim, self.axes())?;
@@ -189,7 +201,9 @@ impl<'a> Builder<'a> {
         let level = args.iter().fold(Level::default(), |l, a| l.join(a.level));
         let of = if op == ScalarOp::Select { args[1].dtype } else { args[0].dtype };
         let result = match op {
-            ScalarOp::Eq | ScalarOp::Lt | ScalarOp::Le | ScalarOp::IsNan | ScalarOp::IsInf => DType::Bool,
+            ScalarOp::Eq | ScalarOp::Lt | ScalarOp::Le | ScalarOp::IsNan | ScalarOp::IsInf => {
+                DType::Bool
+            }
             _ => of,
         };
         if kind_of(of) == Kind::F32
@@ -276,8 +290,11 @@ impl<'a> Builder<'a> {
         let value = tree(&bind(value, self.spec.symbols), self.axes())?;
         let below = tree(&bind(below, self.spec.symbols), self.axes())?;
         if let (Expr::Affine(v), Expr::Affine(b)) = (&value, &below) {
-            let extents: Vec<i64> =
-                [self.spec.fixed, self.spec.rows, self.spec.cols].into_iter().flatten().copied().collect();
+            let extents: Vec<i64> = [self.spec.fixed, self.spec.rows, self.spec.cols]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
             if v.range(&extents).0 >= 0 && v.range(&extents).1 < b.range(&extents).0 {
                 return Ok(None);
             }
@@ -300,15 +317,22 @@ impl<'a> Builder<'a> {
         let add_level = add.as_ref().map_or(Level::default(), |a| a.level);
         let level = masks.iter().fold(form_level.join(add_level), |l, m| l.join(m.level));
         let per_row = |l: Level| !l.col && (level.col || !l.row);
-        let simple = per_row(add_level) && masks.iter().all(|m| per_row(m.level) || (!m.level.row && m.level.col));
+        let simple = per_row(add_level)
+            && masks.iter().all(|m| per_row(m.level) || (!m.level.row && m.level.col));
         let region = load.buffer as u16;
         let loaded = if simple {
             let row_mask = self.all(masks.iter().filter(|m| !m.level.col).cloned().collect());
-            let row_mask = row_mask.map(|m| Reg { slot: self.at_level(&m, m.level), level: m.level });
+            let row_mask =
+                row_mask.map(|m| Reg { slot: self.at_level(&m, m.level), level: m.level });
             let col_mask = self.all(masks.iter().filter(|m| m.level.col).cloned().collect());
             let col_mask = col_mask.map(|m| self.at_level(&m, m.level));
             let add = add.map(|a| Reg { slot: self.at_level(&a, a.level), level: a.level });
-            self.emit(level, dtype, Op::Load { region, dtype, form, add, row_mask, col_mask })
+            let in_place = true;
+            self.emit(
+                level,
+                dtype,
+                Op::Load { region, dtype, form, add, row_mask, col_mask, in_place },
+            )
         } else {
             let index = self.index(&affine, add, level);
             let mask = self.all(masks).map(|m| self.at_level(&m, level));
@@ -361,17 +385,24 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(mut self, results: Vec<(u16, Kind)>) -> Program {
+        let keep: Vec<u16> = results.iter().map(|r| r.0).collect();
+        prune(&mut self.ins, self.regs, &keep);
+        let written = self.spec.stores.iter().map(|s| s.buffer as u16).collect();
         if self.spec.chunked {
             let passes = passes(&self.ins, self.regs);
-            return Program { ins: self.ins, slots: self.regs, results, passes };
+            return Program { ins: self.ins, slots: self.regs, results, passes, written };
         }
-        let keep: Vec<u16> = results.iter().map(|r| r.0).collect();
+        for ins in &mut self.ins {
+            if let Op::Load { in_place, .. } = &mut ins.op {
+                *in_place &= !keep.contains(&ins.dst);
+            }
+        }
         let (map, slots) = allocate(&self.ins, self.regs, self.spec.given, &keep);
         for ins in &mut self.ins {
             visit(ins, &mut |reg, _| *reg = map[*reg as usize]);
         }
         let results = results.into_iter().map(|(r, k)| (map[r as usize], k)).collect();
-        Program { ins: self.ins, slots, results, passes: Vec::new() }
+        Program { ins: self.ins, slots, results, passes: Vec::new(), written }
     }
 }
 
@@ -455,6 +486,22 @@ fn visit(ins: &mut Ins, f: &mut dyn FnMut(&mut u16, bool)) {
     f(&mut ins.dst, writes);
 }
 
+/// Drops operations whose results nothing reads.
+fn prune(ins: &mut Vec<Ins>, regs: u16, keep: &[u16]) {
+    let mut read = vec![false; regs as usize];
+    keep.iter().for_each(|&r| read[r as usize] = true);
+    let mut used = vec![true; ins.len()];
+    for (i, one) in ins.iter_mut().enumerate().rev() {
+        let stores = matches!(one.op, Op::Store { .. } | Op::Scatter { .. });
+        used[i] = stores || read[one.dst as usize];
+        if used[i] {
+            visit(one, &mut |reg, written| read[*reg as usize] |= !written);
+        }
+    }
+    let mut used = used.into_iter();
+    ins.retain(|_| used.next().unwrap_or(true));
+}
+
 /// Registers to slots by last use; a result never shares a slot with an operand of its operation.
 fn allocate(ins: &[Ins], regs: u16, given: u16, keep: &[u16]) -> (Vec<u16>, u16) {
     let mut last = vec![0usize; regs as usize];
@@ -492,7 +539,9 @@ fn passes(ins: &[Ins], regs: u16) -> Vec<Pass> {
     let mut writer = vec![usize::MAX; regs as usize];
     for (i, one) in ins.iter().enumerate() {
         let (mut from, mut to) = (Vec::new(), None);
-        visit(&mut one.clone(), &mut |reg, written| if written { to = Some(*reg) } else { from.push(*reg) });
+        visit(&mut one.clone(), &mut |reg, written| {
+            if written { to = Some(*reg) } else { from.push(*reg) }
+        });
         at[i] = from.iter().map(|&r| stage[r as usize]).max().unwrap_or(0);
         if let Some(to) = to {
             stage[to as usize] = at[i] + usize::from(matches!(one.op, Op::Reduce { .. }));
@@ -502,16 +551,17 @@ fn passes(ins: &[Ins], regs: u16) -> Vec<Pass> {
     }
     let is_reduce = |i: usize| matches!(ins[i].op, Op::Reduce { .. });
     let is_store = |i: usize| matches!(ins[i].op, Op::Store { .. } | Op::Scatter { .. });
-    let last = at.iter().enumerate().map(|(i, &s)| s + usize::from(is_reduce(i))).max().unwrap_or(0);
+    let last =
+        at.iter().enumerate().map(|(i, &s)| s + usize::from(is_reduce(i))).max().unwrap_or(0);
     let sweeps = |i: usize| is_reduce(i) || ins[i].level.col;
     (0..=last)
         .map(|p| {
-            let once = (0..ins.len()).filter(|&i| {
-                !sweeps(i) && if is_store(i) { p == last } else { at[i] == p }
-            });
+            let once = (0..ins.len())
+                .filter(|&i| !sweeps(i) && if is_store(i) { p == last } else { at[i] == p });
             let mut wanted = vec![false; ins.len()];
             for i in (0..ins.len()).rev() {
-                wanted[i] |= sweeps(i) && if is_store(i) { p == last } else { is_reduce(i) && at[i] == p };
+                wanted[i] |=
+                    sweeps(i) && if is_store(i) { p == last } else { is_reduce(i) && at[i] == p };
                 if wanted[i] {
                     for &r in &reads[i] {
                         let w = writer[r as usize];

@@ -8,6 +8,7 @@ mod compile;
 mod reduce;
 mod run;
 mod scalar;
+mod superops;
 
 pub use compile::{Spec, compile};
 pub use run::{Scratch, Tile};
@@ -43,7 +44,10 @@ impl Level {
     /// Elements that a value of this level has in a tile.
     #[must_use]
     pub fn extent(self, tile: Extent) -> Extent {
-        Extent { rows: if self.row { tile.rows } else { 1 }, width: if self.col { tile.width } else { 1 } }
+        Extent {
+            rows: if self.row { tile.rows } else { 1 },
+            width: if self.col { tile.width } else { 1 },
+        }
     }
 
     /// How a value of level `self` meets an operation of level `at`.
@@ -97,7 +101,16 @@ pub enum Op {
     /// An affine index as integers.
     Coord(Form),
     /// Elements at an affine offset plus, per row, `add`; rows and columns whose mask is false read as zero.
-    Load { region: u16, dtype: DType, form: Form, add: Option<Reg>, row_mask: Option<Reg>, col_mask: Option<u16> },
+    /// `in_place`: nobody reads the slot itself, so that it may stand for the memory of the elements.
+    Load {
+        region: u16,
+        dtype: DType,
+        form: Form,
+        add: Option<Reg>,
+        row_mask: Option<Reg>,
+        col_mask: Option<u16>,
+        in_place: bool,
+    },
     /// Elements at computed offsets; zero outside the buffer or where the mask is false.
     Gather { region: u16, dtype: DType, index: u16, mask: Option<u16> },
     /// A vector operation.
@@ -133,6 +146,8 @@ pub struct Program {
     pub results: Vec<(u16, Kind)>,
     /// For chunked rows: per pass, what runs once before it and what runs per chunk.
     pub passes: Vec<Pass>,
+    /// Arguments that the program stores to.
+    pub written: Vec<u16>,
 }
 
 /// One sweep over the columns of a row in chunks.

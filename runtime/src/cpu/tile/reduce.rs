@@ -34,10 +34,18 @@ impl State {
 
     fn take_real(&mut self, op: ReduceOp, x: f64, column: i64) {
         let replace = match op {
-            ReduceOp::ArgMax => self.empty || (!self.real.is_nan() && (x.is_nan() || x > self.real)),
-            ReduceOp::ArgMin => self.empty || (!self.real.is_nan() && (x.is_nan() || x < self.real)),
-            ReduceOp::ArgMaxLast => self.empty || x.is_nan() || (!self.real.is_nan() && x >= self.real),
-            ReduceOp::ArgMinLast => self.empty || x.is_nan() || (!self.real.is_nan() && x <= self.real),
+            ReduceOp::ArgMax => {
+                self.empty || (!self.real.is_nan() && (x.is_nan() || x > self.real))
+            }
+            ReduceOp::ArgMin => {
+                self.empty || (!self.real.is_nan() && (x.is_nan() || x < self.real))
+            }
+            ReduceOp::ArgMaxLast => {
+                self.empty || x.is_nan() || (!self.real.is_nan() && x >= self.real)
+            }
+            ReduceOp::ArgMinLast => {
+                self.empty || x.is_nan() || (!self.real.is_nan() && x <= self.real)
+            }
             ReduceOp::Max => !self.real.is_nan() && (x.is_nan() || x > self.real),
             ReduceOp::Min => !self.real.is_nan() && (x.is_nan() || x < self.real),
             ReduceOp::Sum => {
@@ -117,15 +125,25 @@ pub(super) fn accumulate(
     };
     match (kind_of(dtype), fast) {
         (Kind::F32, Some(fast)) => {
-            lanes::reduce_rows(isa, slots, fast, src, e, |r, x| states[r].take_real(op, f64::from(x), first));
+            lanes::reduce_rows(isa, slots, fast, src, e, |r, x| {
+                states[r].take_real(op, f64::from(x), first)
+            });
         }
         (Kind::F32, None) => {
-            each_row::<f32>(slots, src, e, |r, c, x| states[r].take_real(op, f64::from(x), first + c));
+            each_row::<f32>(slots, src, e, |r, c, x| {
+                states[r].take_real(op, f64::from(x), first + c)
+            });
         }
-        (Kind::F64, _) => each_row::<f64>(slots, src, e, |r, c, x| states[r].take_real(op, x, first + c)),
-        (Kind::I64, _) => each_row::<i64>(slots, src, e, |r, c, x| states[r].take_int(op, x, first + c, dtype)),
+        (Kind::F64, _) => {
+            each_row::<f64>(slots, src, e, |r, c, x| states[r].take_real(op, x, first + c))
+        }
+        (Kind::I64, _) => {
+            each_row::<i64>(slots, src, e, |r, c, x| states[r].take_int(op, x, first + c, dtype))
+        }
         (Kind::Bool, _) => {
-            each_row::<u8>(slots, src, e, |r, c, x| states[r].take_int(op, i64::from(x), first + c, dtype));
+            each_row::<u8>(slots, src, e, |r, c, x| {
+                states[r].take_int(op, i64::from(x), first + c, dtype)
+            });
         }
     }
 }
@@ -136,7 +154,7 @@ fn each_row<T: crate::cpu::kernels::slots::Element>(
     e: Extent,
     mut take: impl FnMut(usize, i64, T),
 ) {
-    let values = slots.slice::<T>(src, e.count());
+    let values = slots.view::<T>(src, e.count());
     for (r, row) in values.chunks_exact(e.width.max(1)).enumerate() {
         for (c, &x) in row.iter().enumerate() {
             take(r, c as i64, x);
@@ -156,11 +174,15 @@ pub(super) fn finish(slots: &mut Slots, op: ReduceOp, dtype: DType, dst: u16, st
     match kind_of(dtype) {
         Kind::F32 => {
             let out = slots.slice::<f32>(dst, n);
-            out.iter_mut().zip(states).for_each(|(o, s)| *o = if logical { s.int as f32 } else { s.real as f32 });
+            out.iter_mut()
+                .zip(states)
+                .for_each(|(o, s)| *o = if logical { s.int as f32 } else { s.real as f32 });
         }
         Kind::F64 => {
             let out = slots.slice::<f64>(dst, n);
-            out.iter_mut().zip(states).for_each(|(o, s)| *o = if logical { s.int as f64 } else { s.real });
+            out.iter_mut()
+                .zip(states)
+                .for_each(|(o, s)| *o = if logical { s.int as f64 } else { s.real });
         }
         Kind::I64 => {
             let out = slots.slice::<i64>(dst, n);

@@ -47,7 +47,7 @@ impl Program {
     /// Runs every operation over one tile, whose slots have been shaped by [`Program::shape`].
     pub fn run(&self, isa: Isa, scratch: &mut Scratch, regions: &[Region], tile: &Tile<'_>) {
         for ins in &self.ins {
-            execute(isa, scratch, regions, tile, ins);
+            execute(isa, scratch, regions, &self.written, tile, ins);
         }
     }
 
@@ -71,7 +71,7 @@ impl Program {
         for pass in &self.passes {
             let tile = Tile { fixed, row, rows: 1, col: 0, width: chunk.min(width) };
             for &i in &pass.once {
-                execute(isa, scratch, regions, &tile, &self.ins[i as usize]);
+                execute(isa, scratch, regions, &self.written, &tile, &self.ins[i as usize]);
             }
             let reduces: Vec<&Ins> = pass
                 .chunk
@@ -94,10 +94,19 @@ impl Program {
                     let ins = &self.ins[i as usize];
                     if let Op::Reduce { op, dtype, src } = ins.op {
                         let state = &mut states[nth..=nth];
-                        accumulate(isa, &mut scratch.slots, op, dtype, src.slot, tile.extent(), col as i64, state);
+                        accumulate(
+                            isa,
+                            &mut scratch.slots,
+                            op,
+                            dtype,
+                            src.slot,
+                            tile.extent(),
+                            col as i64,
+                            state,
+                        );
                         nth += 1;
                     } else {
-                        execute(isa, scratch, regions, &tile, ins);
+                        execute(isa, scratch, regions, &self.written, &tile, ins);
                     }
                 }
                 col += tile.width;
@@ -111,7 +120,14 @@ impl Program {
     }
 }
 
-fn execute(isa: Isa, scratch: &mut Scratch, regions: &[Region], tile: &Tile<'_>, ins: &Ins) {
+fn execute(
+    isa: Isa,
+    scratch: &mut Scratch,
+    regions: &[Region],
+    written: &[u16],
+    tile: &Tile<'_>,
+    ins: &Ins,
+) {
     let e = ins.level.extent(tile.extent());
     let n = e.count();
     let dst = ins.dst;
@@ -119,24 +135,55 @@ fn execute(isa: Isa, scratch: &mut Scratch, regions: &[Region], tile: &Tile<'_>,
         Op::Unary(op, a) => lanes::unary(isa, &mut scratch.slots, *op, dst, *a, n),
         Op::Binary(op, a, b) => lanes::binary(isa, &mut scratch.slots, *op, dst, a, b, e),
         Op::Scalar(op, dtype, args) => scalar(isa, &mut scratch.slots, *op, *dtype, dst, args, e),
-        Op::FloorDiv(a, b) => lanes::map2::<i64, i64>(isa, &mut scratch.slots, dst, a, b, e, floor_div),
-        Op::FloorMod(a, b) => lanes::map2::<i64, i64>(isa, &mut scratch.slots, dst, a, b, e, floor_mod),
+        Op::FloorDiv(a, b) => {
+            lanes::map2::<i64, i64>(isa, &mut scratch.slots, dst, a, b, e, floor_div)
+        }
+        Op::FloorMod(a, b) => {
+            lanes::map2::<i64, i64>(isa, &mut scratch.slots, dst, a, b, e, floor_mod)
+        }
         Op::Cast { from, to, src } => cast(isa, &mut scratch.slots, *from, *to, dst, *src, n),
         Op::Expand(kind, a) => expand(isa, &mut scratch.slots, *kind, dst, a, e),
         Op::Coord(form) => coord(scratch, tile, ins.level, form, dst),
-        Op::Load { region, dtype, form, add, row_mask, col_mask } => {
+        Op::Load { region, dtype, form, add, row_mask, col_mask, in_place } => {
             let region = regions[*region as usize];
+            let plain = *in_place && add.is_none() && row_mask.is_none() && col_mask.is_none();
+            if plain && !written.iter().any(|&w| regions[w as usize].overlaps(region)) {
+                lay(scratch, tile, ins.level, form);
+                let place = Place { rows: &scratch.offsets, runs: &scratch.runs };
+                // SAFETY: this program stores to no memory that overlaps this region, and no other kernel runs
+                // meanwhile.
+                if unsafe { region::borrow(&mut scratch.slots, dst, region, *dtype, place) } {
+                    return;
+                }
+            }
             load(scratch, tile, ins.level, region, *dtype, form, *add, *row_mask, *col_mask, dst);
         }
         Op::Gather { region, dtype, index, mask } => {
-            region::gather(&mut scratch.slots, dst, regions[*region as usize], *dtype, *index, *mask, n);
+            region::gather(
+                &mut scratch.slots,
+                dst,
+                regions[*region as usize],
+                *dtype,
+                *index,
+                *mask,
+                n,
+            );
         }
         Op::Reduce { op, dtype, src } => {
             let e = src.level.extent(tile.extent());
             let mut states = std::mem::take(&mut scratch.states);
             states.clear();
             states.resize(e.rows, State::new(*op, *dtype));
-            accumulate(isa, &mut scratch.slots, *op, *dtype, src.slot, e, tile.col as i64, &mut states);
+            accumulate(
+                isa,
+                &mut scratch.slots,
+                *op,
+                *dtype,
+                src.slot,
+                e,
+                tile.col as i64,
+                &mut states,
+            );
             finish(&mut scratch.slots, *op, *dtype, dst, &states);
             scratch.states = states;
         }
@@ -178,7 +225,8 @@ fn lay(scratch: &mut Scratch, tile: &Tile<'_>, level: Level, form: &Form) {
             form.cols.runs(tile.col, tile.width, &mut |r| runs.push(r));
         }
         (true, true) => {
-            let dense = form.cols.stride() == Some(1) && form.rows.stride() == Some(tile.width as i64);
+            let dense =
+                form.cols.stride() == Some(1) && form.rows.stride() == Some(tile.width as i64);
             if dense && tile.col == 0 {
                 offsets.push(base + tile.row as i64 * tile.width as i64);
                 runs.push(Run { offset: 0, count: tile.rows * tile.width, stride: 1 });
@@ -232,17 +280,28 @@ fn load(
     let width: usize = scratch.runs.iter().map(|r| r.count).sum();
     spans(scratch, col_mask, width);
     for r in 0..scratch.offsets.len() {
-        if !row_mask.is_none_or(|m| scratch.slots.slice::<u8>(m.slot, r + 1)[if m.level.row { r } else { 0 }] != 0) {
+        if !row_mask.is_none_or(|m| {
+            scratch.slots.slice::<u8>(m.slot, r + 1)[if m.level.row { r } else { 0 }] != 0
+        }) {
             continue;
         }
-        let add = add.map_or(0, |a| scratch.slots.slice::<i64>(a.slot, r + 1)[if a.level.row { r } else { 0 }]);
+        let add = add.map_or(0, |a| {
+            scratch.slots.slice::<i64>(a.slot, r + 1)[if a.level.row { r } else { 0 }]
+        });
         let row = [scratch.offsets[r] + add];
         for span in &scratch.spans {
             // `stride` of a span is its first column, `offset` and `count` index the cut runs behind `runs`.
             let runs = &scratch.runs[span.offset as usize..span.offset as usize + span.count];
             let place = Place { rows: &row, runs };
             if place.range().is_some_and(|(low, high)| low >= 0 && high < elements) {
-                region::load(&mut scratch.slots, dst, r * width + span.stride as usize, region, dtype, place);
+                region::load(
+                    &mut scratch.slots,
+                    dst,
+                    r * width + span.stride as usize,
+                    region,
+                    dtype,
+                    place,
+                );
             }
         }
     }

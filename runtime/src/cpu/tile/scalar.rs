@@ -53,7 +53,15 @@ pub(super) fn real1(op: ScalarOp) -> Option<fn(f64) -> f64> {
     Some(match op {
         ScalarOp::Neg => |x| -x,
         ScalarOp::Abs => f64::abs,
-        ScalarOp::Sign => |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x },
+        ScalarOp::Sign => |x| {
+            if x > 0.0 {
+                1.0
+            } else if x < 0.0 {
+                -1.0
+            } else {
+                x
+            }
+        },
         ScalarOp::Exp => f64::exp,
         ScalarOp::Log => f64::ln,
         ScalarOp::Expm1 => f64::exp_m1,
@@ -126,7 +134,9 @@ fn int2(op: ScalarOp, dtype: DType) -> Option<fn(i64, i64) -> i64> {
         ScalarOp::Mul => i64::wrapping_mul,
         ScalarOp::Div if unsigned => |x, y| (x as u64).checked_div(y as u64).unwrap_or(0) as i64,
         ScalarOp::Div => |x, y| if y == 0 { 0 } else { x.wrapping_div(y) },
-        ScalarOp::Mod | ScalarOp::Rem if unsigned => |x, y| (x as u64).checked_rem(y as u64).unwrap_or(0) as i64,
+        ScalarOp::Mod | ScalarOp::Rem if unsigned => {
+            |x, y| (x as u64).checked_rem(y as u64).unwrap_or(0) as i64
+        }
         ScalarOp::Mod => floor_mod,
         ScalarOp::Rem => |x, y| if y == 0 { 0 } else { x.wrapping_rem(y) },
         ScalarOp::Pow => power,
@@ -138,7 +148,9 @@ fn int2(op: ScalarOp, dtype: DType) -> Option<fn(i64, i64) -> i64> {
         ScalarOp::Or => |x, y| x | y,
         ScalarOp::Xor => |x, y| x ^ y,
         ScalarOp::Shl => |x, y| if (0..64).contains(&y) { x << y } else { 0 },
-        ScalarOp::Shr if unsigned => |x, y| if y >= 64 { 0 } else { ((x as u64) >> y.max(0)) as i64 },
+        ScalarOp::Shr if unsigned => {
+            |x, y| if y >= 64 { 0 } else { ((x as u64) >> y.max(0)) as i64 }
+        }
         ScalarOp::Shr => |x, y| x >> y.clamp(0, 63),
         _ => return None,
     })
@@ -176,12 +188,21 @@ fn to_int(x: f64, dtype: DType) -> i64 {
         return x as u64 as i64;
     }
     let (low, high) = dtype.int_range();
-    (x as i64).clamp(i64::try_from(low).unwrap_or(i64::MIN), i64::try_from(high).unwrap_or(i64::MAX))
+    (x as i64)
+        .clamp(i64::try_from(low).unwrap_or(i64::MIN), i64::try_from(high).unwrap_or(i64::MAX))
 }
 
 /// Runs any row on full or spread operands.
 #[allow(clippy::too_many_arguments, reason = "operands of one operation")]
-pub(super) fn scalar(isa: Isa, slots: &mut Slots, op: ScalarOp, dtype: DType, dst: u16, args: &[Arg; 3], e: Extent) {
+pub(super) fn scalar(
+    isa: Isa,
+    slots: &mut Slots,
+    op: ScalarOp,
+    dtype: DType,
+    dst: u16,
+    args: &[Arg; 3],
+    e: Extent,
+) {
     if op == ScalarOp::Select {
         return match kind_of(dtype) {
             Kind::F32 => lanes::select::<f32>(isa, slots, dst, &args[0], &args[1], &args[2], e),
@@ -211,13 +232,23 @@ fn floats<T: FromImm + PartialOrd>(
 ) {
     let (a, b) = (&args[0], &args[1]);
     match op {
-        ScalarOp::Eq => return lanes::map2::<T, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(x == y)),
-        ScalarOp::Lt => return lanes::map2::<T, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(x < y)),
-        ScalarOp::Le => return lanes::map2::<T, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(x <= y)),
+        ScalarOp::Eq => {
+            return lanes::map2::<T, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(x == y));
+        }
+        ScalarOp::Lt => {
+            return lanes::map2::<T, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(x < y));
+        }
+        ScalarOp::Le => {
+            return lanes::map2::<T, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(x <= y));
+        }
         #[allow(clippy::eq_op, reason = "NaN is what differs from itself")]
-        ScalarOp::IsNan => return lanes::map2::<T, u8>(isa, slots, dst, a, a, e, |x, _| u8::from(x != x)),
+        ScalarOp::IsNan => {
+            return lanes::map2::<T, u8>(isa, slots, dst, a, a, e, |x, _| u8::from(x != x));
+        }
         ScalarOp::IsInf => {
-            return lanes::map2::<T, u8>(isa, slots, dst, a, a, e, |x, _| u8::from(wide(x).is_infinite()));
+            return lanes::map2::<T, u8>(isa, slots, dst, a, a, e, |x, _| {
+                u8::from(wide(x).is_infinite())
+            });
         }
         _ => {}
     }
@@ -228,26 +259,48 @@ fn floats<T: FromImm + PartialOrd>(
     }
 }
 
-fn integers(isa: Isa, slots: &mut Slots, op: ScalarOp, dtype: DType, dst: u16, args: &[Arg; 3], e: Extent) {
+fn integers(
+    isa: Isa,
+    slots: &mut Slots,
+    op: ScalarOp,
+    dtype: DType,
+    dst: u16,
+    args: &[Arg; 3],
+    e: Extent,
+) {
     let (a, b) = (&args[0], &args[1]);
     let unsigned = dtype == DType::U64;
     let order = move |x: i64| if unsigned { x ^ i64::MIN } else { x };
     let bits = i64::from(dtype.bits());
     match op {
         ScalarOp::Eq => lanes::map2::<i64, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(x == y)),
-        ScalarOp::Lt => lanes::map2::<i64, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(order(x) < order(y))),
-        ScalarOp::Le => lanes::map2::<i64, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(order(x) <= order(y))),
-        ScalarOp::Neg => lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| wrap(x.wrapping_neg(), dtype)),
+        ScalarOp::Lt => {
+            lanes::map2::<i64, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(order(x) < order(y)))
+        }
+        ScalarOp::Le => {
+            lanes::map2::<i64, u8>(isa, slots, dst, a, b, e, |x, y| u8::from(order(x) <= order(y)))
+        }
+        ScalarOp::Neg => {
+            lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| wrap(x.wrapping_neg(), dtype))
+        }
         ScalarOp::Abs if unsigned => lanes::expand::<i64>(isa, slots, dst, a, e),
-        ScalarOp::Abs => lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| wrap(x.wrapping_abs(), dtype)),
-        ScalarOp::Sign if unsigned => lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| i64::from(x != 0)),
+        ScalarOp::Abs => {
+            lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| wrap(x.wrapping_abs(), dtype))
+        }
+        ScalarOp::Sign if unsigned => {
+            lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| i64::from(x != 0))
+        }
         ScalarOp::Sign => lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| x.signum()),
         ScalarOp::Not => lanes::map2::<i64, i64>(isa, slots, dst, a, a, e, |x, _| wrap(!x, dtype)),
         ScalarOp::Shl => lanes::map2::<i64, i64>(isa, slots, dst, a, b, e, move |x, y| {
             if (0..bits).contains(&y) { wrap(x << y, dtype) } else { 0 }
         }),
-        ScalarOp::Add => lanes::map2::<i64, i64>(isa, slots, dst, a, b, e, |x, y| wrap(x.wrapping_add(y), dtype)),
-        ScalarOp::Mul => lanes::map2::<i64, i64>(isa, slots, dst, a, b, e, |x, y| wrap(x.wrapping_mul(y), dtype)),
+        ScalarOp::Add => {
+            lanes::map2::<i64, i64>(isa, slots, dst, a, b, e, |x, y| wrap(x.wrapping_add(y), dtype))
+        }
+        ScalarOp::Mul => {
+            lanes::map2::<i64, i64>(isa, slots, dst, a, b, e, |x, y| wrap(x.wrapping_mul(y), dtype))
+        }
         _ => {
             if let Some(f) = int2(op, dtype) {
                 lanes::map2::<i64, i64>(isa, slots, dst, a, b, e, |x, y| wrap(f(x, y), dtype));
@@ -277,24 +330,48 @@ fn bools(isa: Isa, slots: &mut Slots, op: ScalarOp, dst: u16, args: &[Arg; 3], e
 }
 
 /// Converts `n` elements between dtypes.
-pub(super) fn cast(isa: Isa, slots: &mut Slots, from: DType, to: DType, dst: u16, src: u16, n: usize) {
+pub(super) fn cast(
+    isa: Isa,
+    slots: &mut Slots,
+    from: DType,
+    to: DType,
+    dst: u16,
+    src: u16,
+    n: usize,
+) {
     match (kind_of(from), kind_of(to)) {
         (Kind::F32, Kind::F32) => match to {
-            DType::F16 => lanes::map1::<f32, f32>(isa, slots, dst, src, n, |x| half::f16::from_f32(x).to_f32()),
-            DType::BF16 => lanes::map1::<f32, f32>(isa, slots, dst, src, n, |x| half::bf16::from_f32(x).to_f32()),
+            DType::F16 => lanes::map1::<f32, f32>(isa, slots, dst, src, n, |x| {
+                half::f16::from_f32(x).to_f32()
+            }),
+            DType::BF16 => lanes::map1::<f32, f32>(isa, slots, dst, src, n, |x| {
+                half::bf16::from_f32(x).to_f32()
+            }),
             DType::F32 => lanes::map1::<f32, f32>(isa, slots, dst, src, n, |x| x),
-            _ => lanes::map1::<f32, f32>(isa, slots, dst, src, n, |x| narrow(f64::from(x), to) as f32),
+            _ => lanes::map1::<f32, f32>(isa, slots, dst, src, n, |x| {
+                narrow(f64::from(x), to) as f32
+            }),
         },
         (Kind::F32, Kind::F64) => lanes::map1::<f32, f64>(isa, slots, dst, src, n, f64::from),
-        (Kind::F64, Kind::F32) => lanes::map1::<f64, f32>(isa, slots, dst, src, n, |x| narrow(x, to) as f32),
+        (Kind::F64, Kind::F32) => {
+            lanes::map1::<f64, f32>(isa, slots, dst, src, n, |x| narrow(x, to) as f32)
+        }
         (Kind::F64, Kind::F64) => lanes::map1::<f64, f64>(isa, slots, dst, src, n, |x| x),
-        (Kind::F32, Kind::I64) => lanes::map1::<f32, i64>(isa, slots, dst, src, n, |x| to_int(f64::from(x), to)),
-        (Kind::F64, Kind::I64) => lanes::map1::<f64, i64>(isa, slots, dst, src, n, |x| to_int(x, to)),
+        (Kind::F32, Kind::I64) => {
+            lanes::map1::<f32, i64>(isa, slots, dst, src, n, |x| to_int(f64::from(x), to))
+        }
+        (Kind::F64, Kind::I64) => {
+            lanes::map1::<f64, i64>(isa, slots, dst, src, n, |x| to_int(x, to))
+        }
         (Kind::I64, Kind::I64) => lanes::map1::<i64, i64>(isa, slots, dst, src, n, |x| wrap(x, to)),
         (Kind::I64, Kind::F32) if from == DType::U64 => {
-            lanes::map1::<i64, f32>(isa, slots, dst, src, n, |x| narrow_int(i128::from(x as u64), to));
+            lanes::map1::<i64, f32>(isa, slots, dst, src, n, |x| {
+                narrow_int(i128::from(x as u64), to)
+            });
         }
-        (Kind::I64, Kind::F32) if to == DType::F32 => lanes::map1::<i64, f32>(isa, slots, dst, src, n, |x| x as f32),
+        (Kind::I64, Kind::F32) if to == DType::F32 => {
+            lanes::map1::<i64, f32>(isa, slots, dst, src, n, |x| x as f32)
+        }
         (Kind::I64, Kind::F32) => {
             lanes::map1::<i64, f32>(isa, slots, dst, src, n, |x| narrow_int(i128::from(x), to));
         }
@@ -306,9 +383,15 @@ pub(super) fn cast(isa: Isa, slots: &mut Slots, from: DType, to: DType, dst: u16
         (Kind::Bool, Kind::F64) => lanes::map1::<u8, f64>(isa, slots, dst, src, n, f64::from),
         (Kind::Bool, Kind::I64) => lanes::map1::<u8, i64>(isa, slots, dst, src, n, i64::from),
         (Kind::Bool, Kind::Bool) => lanes::map1::<u8, u8>(isa, slots, dst, src, n, |x| x),
-        (Kind::F32, Kind::Bool) => lanes::map1::<f32, u8>(isa, slots, dst, src, n, |x| u8::from(x != 0.0)),
-        (Kind::F64, Kind::Bool) => lanes::map1::<f64, u8>(isa, slots, dst, src, n, |x| u8::from(x != 0.0)),
-        (Kind::I64, Kind::Bool) => lanes::map1::<i64, u8>(isa, slots, dst, src, n, |x| u8::from(x != 0)),
+        (Kind::F32, Kind::Bool) => {
+            lanes::map1::<f32, u8>(isa, slots, dst, src, n, |x| u8::from(x != 0.0))
+        }
+        (Kind::F64, Kind::Bool) => {
+            lanes::map1::<f64, u8>(isa, slots, dst, src, n, |x| u8::from(x != 0.0))
+        }
+        (Kind::I64, Kind::Bool) => {
+            lanes::map1::<i64, u8>(isa, slots, dst, src, n, |x| u8::from(x != 0))
+        }
     }
 }
 

@@ -36,7 +36,8 @@ struct Space {
 impl Space {
     fn of(scope: &Scope<'_>, a: &Attend) -> Result<Space, PrintError> {
         let mut parts = vec![a.batch.clone(), a.m.clone(), a.n.clone(), a.d.clone(), a.e.clone()];
-        let reads = |operand: &'_ Operand, parts: [usize; 3]| (operand.body.clone(), parts.to_vec());
+        let reads =
+            |operand: &'_ Operand, parts: [usize; 3]| (operand.body.clone(), parts.to_vec());
         let bodies = [
             reads(&a.q, [GROUPS, QUERIES, DEPTH]),
             reads(&a.k, [GROUPS, KEYS, DEPTH]),
@@ -70,7 +71,12 @@ impl Space {
         (extents, names, ranges)
     }
 
-    fn operand<'a>(&self, side: &'static str, operand: &'a Operand, order: [usize; 3]) -> OperandText<'a> {
+    fn operand<'a>(
+        &self,
+        side: &'static str,
+        operand: &'a Operand,
+        order: [usize; 3],
+    ) -> OperandText<'a> {
         let (extents, axes, [groups, rows, steps]) = self.axes(order);
         OperandText { side, operand, extents, axes, groups, rows, steps, inside: Vec::new() }
     }
@@ -82,22 +88,31 @@ fn is_identity(operand: &Operand) -> bool {
     loop {
         match operand.body.insts.get(at as usize).map(|inst| &inst.kind) {
             Some(InstKind::Slot(0)) => return true,
-            Some(InstKind::Cast(from)) if operand.body.dtype(at) == operand.body.dtype(*from) => at = *from,
+            Some(InstKind::Cast(from)) if operand.body.dtype(at) == operand.body.dtype(*from) => {
+                at = *from
+            }
             _ => return false,
         }
     }
 }
 
 /// Emits an attention kernel.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Attend) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Attend,
+) -> Result<Emitted, PrintError> {
     let space = Space::of(scope, anchor)?;
     let query = space.operand("query", &anchor.q, [GROUPS, QUERIES, DEPTH]);
     let key = space.operand("key", &anchor.k, [GROUPS, KEYS, DEPTH]);
     let value = space.operand("value", &anchor.v, [GROUPS, KEYS, WIDTH]);
-    let half = query.narrow().filter(|half| key.narrow() == Some(*half) && value.narrow() == Some(*half));
+    let half =
+        query.narrow().filter(|half| key.narrow() == Some(*half) && value.narrow() == Some(*half));
     let heads = (space.count(DEPTH).as_const(), space.count(WIDTH).as_const());
     let form = match (half.filter(|_| anchor.acc == DType::F32), heads) {
-        (Some(half), (Some(depth), Some(width))) if depth.max(width) <= LARGEST_HEAD && depth.min(width) >= 1 => {
+        (Some(half), (Some(depth), Some(width)))
+            if depth.max(width) <= LARGEST_HEAD && depth.min(width) >= 1 =>
+        {
             Form::tensor_core(half, depth, width)
         }
         _ => Form::plain(space.count(WIDTH).as_const()),
@@ -107,7 +122,13 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Attend) ->
     frame::open_slots(&mut lines, scope, &format!("{name}_slots"));
     lines.line(format!("typedef {} Sum;", value_type(anchor.acc)));
     lines.line(format!("static const bool weighs = {};", !is_identity(&anchor.prob)));
-    let parts = [("groups", GROUPS), ("queries", QUERIES), ("keys", KEYS), ("depth", DEPTH), ("width", WIDTH)];
+    let parts = [
+        ("groups", GROUPS),
+        ("queries", QUERIES),
+        ("keys", KEYS),
+        ("depth", DEPTH),
+        ("width", WIDTH),
+    ];
     for (name, part) in parts {
         frame::extent_function(&mut lines, scope, name, &space.count(part))?;
     }
@@ -126,7 +147,16 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Attend) ->
     print_scalar(&mut lines, scope, &space, "weight", &anchor.prob, anchor.acc)?;
     print_last_key(&mut lines, scope, &space, anchor)?;
     let (extents, axes, [groups, rows, columns]) = space.axes([GROUPS, QUERIES, WIDTH]);
-    let store = StoreText { epilogue: &anchor.epilogue, extents, axes, groups, rows, columns, sum: anchor.acc, run: form.run };
+    let store = StoreText {
+        epilogue: &anchor.epilogue,
+        extents,
+        axes,
+        groups,
+        rows,
+        columns,
+        sum: anchor.acc,
+        run: form.run,
+    };
     store.print(scope, &mut lines)?;
     lines.close("};");
     finish(lines, scope, request, &space, &form)
@@ -154,12 +184,16 @@ impl Form {
         let rows = WARPS * 16;
         Form {
             half: Some(half),
-            call: format!("attend_tensor_core<{depth}, {width}, {WARPS}, {keys}, {pitch_d}, {pitch_w}>"),
+            call: format!(
+                "attend_tensor_core<{depth}, {width}, {WARPS}, {keys}, {pitch_d}, {pitch_w}>"
+            ),
             run: 2,
             query_rows: rows,
             covered: None,
             shared_bytes: 2 * (rows * pitch_d + 2 * keys * (pitch_d + pitch_w)),
-            configuration: format!("tensor cores, {rows} queries x {keys} keys, head {depth}/{width}, 2 stages"),
+            configuration: format!(
+                "tensor cores, {rows} queries x {keys} keys, head {depth}/{width}, 2 stages"
+            ),
         }
     }
 
@@ -172,7 +206,10 @@ impl Form {
             query_rows: WARPS,
             covered: Some(32 * each),
             shared_bytes: 0,
-            configuration: format!("plain cores, a query is one warp, {} elements of the head", 32 * each),
+            configuration: format!(
+                "plain cores, a query is one warp, {} elements of the head",
+                32 * each
+            ),
         }
     }
 }
@@ -197,7 +234,8 @@ fn finish(
         Some(_) => groups * queries.ceil_div(&rows),
         None => (groups * queries).ceil_div(&rows),
     };
-    let across = form.covered.map_or(Dim::ONE, |covered| space.count(WIDTH).ceil_div(&Dim::Const(covered)));
+    let across =
+        form.covered.map_or(Dim::ONE, |covered| space.count(WIDTH).ceil_div(&Dim::Const(covered)));
     let size = |part: usize| typical(scope.facts(), &space.count(part));
     let flops = 2.0 * size(GROUPS) * size(QUERIES) * size(KEYS) * (size(DEPTH) + size(WIDTH));
     let device = request.device;

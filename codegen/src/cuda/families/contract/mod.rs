@@ -36,10 +36,21 @@ const LETTERS: [&str; 4] = ["b", "m", "n", "k"];
 
 impl Space {
     fn of(scope: &Scope<'_>, anchor: &Contract, inside: &[Guard]) -> Result<Space, PrintError> {
-        let mut parts = vec![anchor.batch.clone(), anchor.m.clone(), anchor.n.clone(), anchor.k.clone()];
+        let mut parts =
+            vec![anchor.batch.clone(), anchor.m.clone(), anchor.n.clone(), anchor.k.clone()];
         let slots = [
-            Slot { body: &anchor.lhs.body, guards: inside, stores: &[], parts: vec![GROUPS, ROWS, STEPS] },
-            Slot { body: &anchor.rhs.body, guards: &[], stores: &[], parts: vec![GROUPS, STEPS, COLUMNS] },
+            Slot {
+                body: &anchor.lhs.body,
+                guards: inside,
+                stores: &[],
+                parts: vec![GROUPS, ROWS, STEPS],
+            },
+            Slot {
+                body: &anchor.rhs.body,
+                guards: &[],
+                stores: &[],
+                parts: vec![GROUPS, STEPS, COLUMNS],
+            },
             Slot {
                 body: &anchor.epilogue.body,
                 guards: &[],
@@ -78,34 +89,75 @@ struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    fn of(scope: &Scope<'_>, anchor: &'a Contract, inside: Vec<Guard>) -> Result<Pieces<'a>, PrintError> {
+    fn of(
+        scope: &Scope<'_>,
+        anchor: &'a Contract,
+        inside: Vec<Guard>,
+    ) -> Result<Pieces<'a>, PrintError> {
         let space = Space::of(scope, anchor, &inside)?;
         let (extents, axes, ranges) = space.axes([GROUPS, ROWS, STEPS]);
         let [groups, rows, _, steps] = ranges;
-        let left = OperandText { side: "left", operand: &anchor.lhs, extents, axes, groups, rows, steps, inside };
+        let left = OperandText {
+            side: "left",
+            operand: &anchor.lhs,
+            extents,
+            axes,
+            groups,
+            rows,
+            steps,
+            inside,
+        };
         let (extents, axes, ranges) = space.axes([GROUPS, STEPS, COLUMNS]);
         let [groups, _, columns, steps] = ranges;
-        let right =
-            OperandText { side: "right", operand: &anchor.rhs, extents, axes, groups, rows: columns, steps, inside: Vec::new() };
+        let right = OperandText {
+            side: "right",
+            operand: &anchor.rhs,
+            extents,
+            axes,
+            groups,
+            rows: columns,
+            steps,
+            inside: Vec::new(),
+        };
         Ok(Pieces { space, left, right, anchor })
     }
 
     fn store(&self, run: i64) -> StoreText<'a> {
         let (extents, axes, ranges) = self.space.axes([GROUPS, ROWS, COLUMNS]);
         let [groups, rows, columns, _] = ranges;
-        StoreText { epilogue: &self.anchor.epilogue, extents, axes, groups, rows, columns, sum: self.anchor.acc, run }
+        StoreText {
+            epilogue: &self.anchor.epilogue,
+            extents,
+            axes,
+            groups,
+            rows,
+            columns,
+            sum: self.anchor.acc,
+            run,
+        }
     }
 
     /// Sizes for the cost model.
     fn extents(&self, scope: &Scope<'_>, bytes: f64) -> Extents {
         let size = |part: usize| typical(scope.facts(), &self.space.count(part));
         let splits = self.space.count(STEPS).as_const().is_some();
-        Extents { batch: size(GROUPS), m: size(ROWS), n: size(COLUMNS), k: size(STEPS), bytes, splits }
+        Extents {
+            batch: size(GROUPS),
+            m: size(ROWS),
+            n: size(COLUMNS),
+            k: size(STEPS),
+            bytes,
+            splits,
+        }
     }
 }
 
 /// Emits a contraction.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Contract) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Contract,
+) -> Result<Emitted, PrintError> {
     emit_with_conditions(scope, request, anchor, Vec::new(), "contract")
 }
 
@@ -122,7 +174,11 @@ pub(super) fn emit_with_conditions(
 }
 
 /// The skeleton for this contraction.
-fn choose(scope: &Scope<'_>, request: &Request<'_>, pieces: &Pieces<'_>) -> Result<Emitted, PrintError> {
+fn choose(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    pieces: &Pieces<'_>,
+) -> Result<Emitted, PrintError> {
     let anchor = pieces.anchor;
     let rows = pieces.space.count(ROWS).as_const();
     if rows.is_some_and(|rows| (1..=STREAM_ROWS).contains(&rows)) {
@@ -136,17 +192,25 @@ fn choose(scope: &Scope<'_>, request: &Request<'_>, pieces: &Pieces<'_>) -> Resu
 }
 
 /// The struct up to the operands: types, arguments, extents.
-fn open_struct(lines: &mut Lines, scope: &Scope<'_>, pieces: &Pieces<'_>) -> Result<(), PrintError> {
+fn open_struct(
+    lines: &mut Lines,
+    scope: &Scope<'_>,
+    pieces: &Pieces<'_>,
+) -> Result<(), PrintError> {
     frame::open_slots(lines, scope, &format!("{}_slots", scope.program.name));
     lines.line(format!("typedef {} Sum;", value_type(pieces.anchor.acc)));
-    for (name, part) in [("groups", GROUPS), ("rows", ROWS), ("columns", COLUMNS), ("depth", STEPS)] {
+    for (name, part) in [("groups", GROUPS), ("rows", ROWS), ("columns", COLUMNS), ("depth", STEPS)]
+    {
         frame::extent_function(lines, scope, name, &pieces.space.count(part))?;
     }
     Ok(())
 }
 
 fn walk_constants(lines: &mut Lines, left: Walk, right: Walk) {
-    lines.line(format!("static const bool left_along_k = {}, right_along_k = {};", left.along_steps, right.along_steps));
+    lines.line(format!(
+        "static const bool left_along_k = {}, right_along_k = {};",
+        left.along_steps, right.along_steps
+    ));
 }
 
 /// Blocks, workspace and name of a tiled launch.
@@ -160,7 +224,10 @@ pub(super) fn tiled_entry(
     let tile = &choice.tile;
     let across = |extent: &Dim, by: i64| extent.ceil_div(&Dim::Const(by));
     let places = groups.clone() * across(rows, tile.m) * across(columns, tile.n);
-    let sums = groups.clone() * rows.clone() * columns.clone() * Dim::Const(choice.splits * sum.bytes().unwrap_or(4) as i64);
+    let sums = groups.clone()
+        * rows.clone()
+        * columns.clone()
+        * Dim::Const(choice.splits * sum.bytes().unwrap_or(4) as i64);
     let workspace = if choice.splits > 1 { ticket_bytes(&places) + sums } else { Dim::ZERO };
     Entry {
         guard: Vec::new(),
@@ -194,7 +261,10 @@ pub(super) fn print_entry(
         let places = entry.grid[0].floor_div(&Dim::Const(splits));
         let bytes = frame::print_extent(scope, &ticket_bytes(&places))?;
         lines.line("u32 *const tickets = (u32 *)workspace;");
-        lines.line(format!("{0} *const partial = ({0} *)((char *)workspace + {bytes});", value_type(sum)));
+        lines.line(format!(
+            "{0} *const partial = ({0} *)((char *)workspace + {bytes});",
+            value_type(sum)
+        ));
     } else {
         lines.line("u32 *const tickets = nullptr;");
         lines.line(format!("{} *const partial = nullptr;", value_type(sum)));
@@ -210,13 +280,18 @@ fn tensor_core(
     pieces: &Pieces<'_>,
     half: DType,
 ) -> Result<Emitted, PrintError> {
-    let choice = tiles::rank_half(request.device, &pieces.extents(scope, 2.0))[0];
+    let choice =
+        ranked(&tiles::rank_half(request.device, &pieces.extents(scope, 2.0)), request.candidate);
     let (left, right) = (pieces.left.walk(scope, 8)?, pieces.right.walk(scope, 8)?);
     let mut lines = Lines::default();
     open_struct(&mut lines, scope, pieces)?;
     lines.line(format!("typedef {} Element;", half.name()));
     walk_constants(&mut lines, left, right);
-    lines.line(format!("static const bool left_async = {}, right_async = {};", left.width == 8, right.width == 8));
+    lines.line(format!(
+        "static const bool left_async = {}, right_async = {};",
+        left.width == 8,
+        right.width == 8
+    ));
     pieces.left.print(scope, &mut lines)?;
     pieces.right.print(scope, &mut lines)?;
     pieces.store(8).print(scope, &mut lines)?;
@@ -226,9 +301,17 @@ fn tensor_core(
     lines.line(tile_struct(name, &choice));
     let configuration = format!("tensor cores, {}", describe(&choice));
     let [groups, rows, columns] = [GROUPS, ROWS, COLUMNS].map(|part| pieces.space.count(part));
-    let mut entry = tiled_entry(name, [&groups, &rows, &columns], &choice, DType::F32, configuration);
+    let mut entry =
+        tiled_entry(name, [&groups, &rows, &columns], &choice, DType::F32, configuration);
     entry.shared_bytes = Dim::Const(tile.shared_bytes());
-    print_entry(&mut lines, scope, DType::F32, &entry, splits, &format!("contract_tensor_core<{name}_tile>"))?;
+    print_entry(
+        &mut lines,
+        scope,
+        DType::F32,
+        &entry,
+        splits,
+        &format!("contract_tensor_core<{name}_tile>"),
+    )?;
     let skeletons = vec!["tile_fill.cuh", "contract_tensor_core.cuh"];
     Ok(Emitted { family: "contract", skeletons, text: lines.finish(), entries: vec![entry] })
 }
@@ -245,7 +328,8 @@ pub(super) fn tile_struct(name: &str, choice: &Choice) -> String {
 /// A tile in words.
 pub(super) fn describe(choice: &Choice) -> String {
     let tile = &choice.tile;
-    let split = if choice.splits > 1 { format!(", k in {} runs", choice.splits) } else { String::new() };
+    let split =
+        if choice.splits > 1 { format!(", k in {} runs", choice.splits) } else { String::new() };
     format!("{}x{}x{} tiles, {} stages{split}", tile.m, tile.n, tile.k, tile.stages)
 }
 
@@ -259,7 +343,11 @@ pub(super) fn plain_tflops(request: &Request<'_>, sum: DType) -> f64 {
     }
 }
 
-fn plain(scope: &Scope<'_>, request: &Request<'_>, pieces: &Pieces<'_>) -> Result<Emitted, PrintError> {
+fn plain(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    pieces: &Pieces<'_>,
+) -> Result<Emitted, PrintError> {
     let sum = pieces.anchor.acc;
     let bytes = sum.bytes().unwrap_or(4) as f64;
     let choice = plain_choice(request, &pieces.extents(scope, bytes), sum);
@@ -275,15 +363,33 @@ fn plain(scope: &Scope<'_>, request: &Request<'_>, pieces: &Pieces<'_>) -> Resul
     lines.line(plain_tile_struct(name, &choice));
     let [groups, rows, columns] = [GROUPS, ROWS, COLUMNS].map(|part| pieces.space.count(part));
     let entry = plain_entry(name, [&groups, &rows, &columns], &choice, sum);
-    print_entry(&mut lines, scope, sum, &entry, choice.splits, &format!("contract_plain<{name}_tile>"))?;
-    Ok(Emitted { family: "contract", skeletons: vec!["contract_plain.cuh"], text: lines.finish(), entries: vec![entry] })
+    print_entry(
+        &mut lines,
+        scope,
+        sum,
+        &entry,
+        choice.splits,
+        &format!("contract_plain<{name}_tile>"),
+    )?;
+    Ok(Emitted {
+        family: "contract",
+        skeletons: vec!["contract_plain.cuh"],
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }
 
 /// The best plain tile; eight-byte sums take small tiles, whose shared memory is static.
 pub(super) fn plain_choice(request: &Request<'_>, extents: &Extents, sum: DType) -> Choice {
-    let ranked = tiles::rank_plain(request.device, extents, plain_tflops(request, sum));
-    let fits = |choice: &&Choice| sum.bits() <= 32 || choice.tile.m <= 64;
-    ranked.iter().find(fits).copied().unwrap_or(ranked[0])
+    let choices = tiles::rank_plain(request.device, extents, plain_tflops(request, sum));
+    let fits: Vec<Choice> =
+        choices.into_iter().filter(|choice| sum.bits() <= 32 || choice.tile.m <= 64).collect();
+    ranked(&fits, request.candidate)
+}
+
+/// The choice of a rank; the last one when there are fewer.
+fn ranked(choices: &[Choice], candidate: usize) -> Choice {
+    choices[candidate.min(choices.len() - 1)]
 }
 
 /// The tile constants of a plain kernel.
@@ -298,7 +404,8 @@ pub(super) fn plain_tile_struct(name: &str, choice: &Choice) -> String {
 /// The launch of a plain kernel.
 pub(super) fn plain_entry(name: &str, space: [&Dim; 3], choice: &Choice, sum: DType) -> Entry {
     let tile = &choice.tile;
-    let split = if choice.splits > 1 { format!(", k in {} runs", choice.splits) } else { String::new() };
+    let split =
+        if choice.splits > 1 { format!(", k in {} runs", choice.splits) } else { String::new() };
     let configuration = format!("plain cores, {}x{}x{} tiles{split}", tile.m, tile.n, tile.k);
     let mut entry = tiled_entry(name, space, choice, sum, configuration);
     entry.block[0] = ((tile.m / tile.warp_m) * (tile.n / tile.warp_n)) as u32;
@@ -312,7 +419,11 @@ fn stream(
     rows: i64,
 ) -> Result<Emitted, PrintError> {
     let sum = pieces.anchor.acc;
-    let element = pieces.right.operand.plain_load().map(|load| scope.program.buffers[load.buffer as usize].dtype);
+    let element = pieces
+        .right
+        .operand
+        .plain_load()
+        .map(|load| scope.program.buffers[load.buffer as usize].dtype);
     let bytes = element.and_then(DType::bytes).unwrap_or(4) as i64;
     let along_k = pieces.right.walk(scope, 1)?.along_steps;
     // A lane reads 16 bytes along k; along n four, so that enough blocks share the columns.
@@ -331,7 +442,8 @@ fn stream(
     } else {
         (format!("contract_stream_n<{rows}, {warps}>"), 32 * right.width)
     };
-    let blocks = pieces.space.count(GROUPS) * pieces.space.count(COLUMNS).ceil_div(&Dim::Const(span));
+    let blocks =
+        pieces.space.count(GROUPS) * pieces.space.count(COLUMNS).ceil_div(&Dim::Const(span));
     let threads = (warps * 32) as u32;
     frame::open_entry(&mut lines, scope, name, threads, false);
     lines.line(frame::slots_value(scope, &format!("{name}_slots")));
@@ -345,8 +457,16 @@ fn stream(
         block: [threads, 1, 1],
         shared_bytes: Dim::ZERO,
         workspace_bytes: Dim::ZERO,
-        configuration: format!("{rows} rows stream the right operand along {along}, {} elements at once", right.width),
+        configuration: format!(
+            "{rows} rows stream the right operand along {along}, {} elements at once",
+            right.width
+        ),
         predicted_ns: schedule::memory_bound_ns(request.device, frame::buffer_bytes(scope)),
     };
-    Ok(Emitted { family: "contract", skeletons: vec!["contract_stream.cuh"], text: lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "contract",
+        skeletons: vec!["contract_stream.cuh"],
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }

@@ -84,7 +84,11 @@ impl<'a> OperandText<'a> {
     }
 
     /// How the operand's main load walks, for vectors of at most `wanted` elements.
-    pub(in crate::cuda::families) fn walk(&self, scope: &Scope<'_>, wanted: i64) -> Result<Walk, PrintError> {
+    pub(in crate::cuda::families) fn walk(
+        &self,
+        scope: &Scope<'_>,
+        wanted: i64,
+    ) -> Result<Walk, PrintError> {
         let printer = self.printer(scope);
         let plain = self.operand.plain_load();
         let first = frame::loads(&self.operand.body).map(|(_, load)| load).next();
@@ -93,16 +97,20 @@ impl<'a> OperandText<'a> {
         let run = |range: &std::ops::Range<usize>, width: i64| {
             let axis = frame::last_live(&self.extents, range.clone())?;
             let divides = printer.facts.divisible(&self.extents[axis], width).is_yes();
-            let packed = frame::run_along(&printer.facts, &offset, axis, width) == frame::Run::Packed;
+            let packed =
+                frame::run_along(&printer.facts, &offset, axis, width) == frame::Run::Packed;
             Some(packed && divides)
         };
         let along_steps = run(&self.steps, 1) == Some(true) || run(&self.rows, 1) != Some(true);
         let fast = if along_steps { &self.steps } else { &self.rows };
         let names_fast = |axis: usize| {
             let symbol = axis_symbol(axis);
-            self.inside.iter().any(|guard| guard.value.mentions(&symbol) || guard.below.mentions(&symbol))
+            self.inside
+                .iter()
+                .any(|guard| guard.value.mentions(&symbol) || guard.below.mentions(&symbol))
         };
-        let is_free = frame::last_live(&self.extents, fast.clone()).is_some_and(|axis| !names_fast(axis));
+        let is_free =
+            frame::last_live(&self.extents, fast.clone()).is_some_and(|axis| !names_fast(axis));
         let mut width = if plain.is_some() && is_free { wanted } else { 1 };
         while width > 1 && run(fast, width) != Some(true) {
             width /= 2;
@@ -132,23 +140,31 @@ impl<'a> OperandText<'a> {
     }
 
     /// Prints the row and step types, the functions that make them, the value and, for a plain load, its address.
-    pub(in crate::cuda::families) fn print(&self, scope: &Scope<'_>, lines: &mut Lines) -> Result<(), PrintError> {
+    pub(in crate::cuda::families) fn print(
+        &self,
+        scope: &Scope<'_>,
+        lines: &mut Lines,
+    ) -> Result<(), PrintError> {
         let mut printer = self.printer(scope);
         let body = &self.operand.body;
         let needed = needed_by(body, &[self.operand.value], &|_| false);
         let mut splits: BTreeMap<u32, Split> = BTreeMap::new();
-        for (at, load) in frame::loads(body).filter(|(at, load)| needed.contains(at) && load.guards.is_empty()) {
+        for (at, load) in
+            frame::loads(body).filter(|(at, load)| needed.contains(at) && load.guards.is_empty())
+        {
             if let Some(split) = self.split(&printer.offset(load.buffer, &load.index)?) {
-                let element = format!("{}[row.at{at} + step.at{at}]", scope.buffer_name(load.buffer));
+                let element =
+                    format!("{}[row.at{at} + step.at{at}]", scope.buffer_name(load.buffer));
                 printer.known.insert(at, scalar::loaded(&element, body.dtype(at)));
                 splits.insert(at, split);
             }
         }
-        let keeps_axes = !self.inside.is_empty() || needed.iter().any(|at| match &body.insts[*at as usize].kind {
-            InstKind::Index(_) => true,
-            InstKind::Load(_) => !splits.contains_key(at),
-            _ => false,
-        });
+        let keeps_axes = !self.inside.is_empty()
+            || needed.iter().any(|at| match &body.insts[*at as usize].kind {
+                InstKind::Index(_) => true,
+                InstKind::Load(_) => !splits.contains_key(at),
+                _ => false,
+            });
         self.print_part(scope, lines, true, keeps_axes, &splits)?;
         self.print_part(scope, lines, false, keeps_axes, &splits)?;
         let (side, dtype) = (self.side, body.dtype(self.operand.value));
@@ -170,7 +186,8 @@ impl<'a> OperandText<'a> {
     /// `…_inside`: whether the operand is there.
     fn print_inside(&self, lines: &mut Lines, printer: &BodyPrinter<'_>) -> Result<(), PrintError> {
         let (side, upper) = (self.side, capital(self.side));
-        let guards = Load { buffer: 0, index: Vec::new(), guards: self.inside.clone(), otherwise: None };
+        let guards =
+            Load { buffer: 0, index: Vec::new(), guards: self.inside.clone(), otherwise: None };
         let conditions = printer.guard(&guards, &BTreeMap::new())?;
         let text = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" && ") };
         lines.line(format!(
@@ -188,12 +205,15 @@ impl<'a> OperandText<'a> {
         printer: &BodyPrinter<'_>,
     ) -> Result<(), PrintError> {
         let Some(load) = self.operand.plain_load() else { return Ok(()) };
-        let at = frame::loads(&self.operand.body).find(|(_, other)| *other == load).map(|(at, _)| at);
+        let at =
+            frame::loads(&self.operand.body).find(|(_, other)| *other == load).map(|(at, _)| at);
         let buffer = &scope.program.buffers[load.buffer as usize];
         let stored = crate::cuda::print::storage_type(buffer.dtype).unwrap_or("u8");
         let place = match at.filter(|at| splits.contains_key(at)) {
             Some(at) => format!("row.at{at} + step.at{at}"),
-            None => printer.index(&BTreeMap::new()).print(&printer.offset(load.buffer, &load.index)?)?,
+            None => {
+                printer.index(&BTreeMap::new()).print(&printer.offset(load.buffer, &load.index)?)?
+            }
         };
         let upper = capital(self.side);
         lines.line(format!(
@@ -215,30 +235,51 @@ impl<'a> OperandText<'a> {
     ) -> Result<(), PrintError> {
         let ty = scope.index_type();
         let of_side = |n: &usize| self.steps.contains(n) != is_row;
-        let live: Vec<usize> = (0..self.axes.len()).filter(of_side).filter(|&n| self.axes[n] != "0").collect();
+        let live: Vec<usize> =
+            (0..self.axes.len()).filter(of_side).filter(|&n| self.axes[n] != "0").collect();
         let mut members: Vec<String> = Vec::new();
         if keeps_axes {
             members.extend(live.iter().map(|&n| self.axes[n].clone()));
         }
         members.extend(splits.keys().map(|at| format!("at{at}")));
         let name = format!("{}{}", capital(self.side), if is_row { "Row" } else { "Step" });
-        let list = if members.is_empty() { String::new() } else { format!(" {ty} {};", members.join(", ")) };
+        let list = if members.is_empty() {
+            String::new()
+        } else {
+            format!(" {ty} {};", members.join(", "))
+        };
         lines.line(format!("struct {name} {{{list} }};"));
         let arguments = if is_row { "i64 g, i64 r".to_owned() } else { "i64 k".to_owned() };
         let function = if is_row { "row" } else { "step" };
         lines.open(format!("DEVICE {name} {}_{function}({arguments}) const {{", self.side));
-        let parts: Vec<(&str, &std::ops::Range<usize>)> =
-            if is_row { vec![("g", &self.groups), ("r", &self.rows)] } else { vec![("k", &self.steps)] };
+        let parts: Vec<(&str, &std::ops::Range<usize>)> = if is_row {
+            vec![("g", &self.groups), ("r", &self.rows)]
+        } else {
+            vec![("k", &self.steps)]
+        };
         for (flat, range) in parts {
             let flat = if scope.is_wide() { flat.to_owned() } else { format!("(i32){flat}") };
-            frame::decompose(lines, scope, &flat, &self.axes[range.clone()], &self.extents[range.clone()])?;
+            frame::decompose(
+                lines,
+                scope,
+                &flat,
+                &self.axes[range.clone()],
+                &self.extents[range.clone()],
+            )?;
         }
         let printer = BodyPrinter::new(scope, &self.extents, self.axes.clone(), Vec::new());
         let none = BTreeMap::new();
-        let mut values: Vec<String> =
-            if keeps_axes { live.iter().map(|&n| self.axes[n].clone()).collect() } else { Vec::new() };
+        let mut values: Vec<String> = if keeps_axes {
+            live.iter().map(|&n| self.axes[n].clone()).collect()
+        } else {
+            Vec::new()
+        };
         for split in splits.values() {
-            values.push(printer.index(&none).print(if is_row { &split.row } else { &split.step })?);
+            values.push(printer.index(&none).print(if is_row {
+                &split.row
+            } else {
+                &split.step
+            })?);
         }
         lines.line(format!("return {{{}}};", values.join(", ")));
         lines.close("}");
@@ -246,7 +287,13 @@ impl<'a> OperandText<'a> {
     }
 
     /// `…_run`: `width` neighbouring values along the fast axis, for the streaming skeletons.
-    pub(in crate::cuda::families) fn print_run(&self, scope: &Scope<'_>, lines: &mut Lines, walk: Walk, sum: DType) -> Result<(), PrintError> {
+    pub(in crate::cuda::families) fn print_run(
+        &self,
+        scope: &Scope<'_>,
+        lines: &mut Lines,
+        walk: Walk,
+        sum: DType,
+    ) -> Result<(), PrintError> {
         let (side, upper, width) = (self.side, capital(self.side), walk.width);
         let sum = value_type(sum);
         lines.line(format!("static const int {side}_width = {width};"));

@@ -35,18 +35,24 @@ pub(in crate::cuda::families) struct StoreText<'a> {
 impl StoreText<'_> {
     /// True when a full run may be loaded and stored as vectors.
     fn is_packed(&self, printer: &BodyPrinter<'_>) -> Result<Option<usize>, PrintError> {
-        let Some(axis) = frame::last_live(&self.extents, self.columns.clone()) else { return Ok(None) };
+        let Some(axis) = frame::last_live(&self.extents, self.columns.clone()) else {
+            return Ok(None);
+        };
         if self.run == 1 || !printer.facts.divisible(&self.extents[axis], self.run).is_yes() {
             return Ok(None);
         }
         let widest = |buffer: u32| {
-            let bytes = printer.scope.program.buffers[buffer as usize].dtype.bytes().unwrap_or(1) as i64;
+            let bytes =
+                printer.scope.program.buffers[buffer as usize].dtype.bytes().unwrap_or(1) as i64;
             (16 / bytes).min(self.run)
         };
         for store in &self.epilogue.stores {
             let offset = printer.offset(store.buffer, &store.index)?;
             let run = frame::run_along(&printer.facts, &offset, axis, widest(store.buffer));
-            if run != Run::Packed || frame::depends_on_values(&offset) || self.bytes(printer, store.buffer) > 32 {
+            if run != Run::Packed
+                || frame::depends_on_values(&offset)
+                || self.bytes(printer, store.buffer) > 32
+            {
                 return Ok(None);
             }
         }
@@ -58,8 +64,13 @@ impl StoreText<'_> {
     }
 
     /// Prints the store function.
-    pub(in crate::cuda::families) fn print(&self, scope: &Scope<'_>, lines: &mut Lines) -> Result<(), PrintError> {
-        let printer = BodyPrinter::new(scope, &self.extents, self.axes.clone(), vec!["acc[lane]".to_owned()]);
+    pub(in crate::cuda::families) fn print(
+        &self,
+        scope: &Scope<'_>,
+        lines: &mut Lines,
+    ) -> Result<(), PrintError> {
+        let printer =
+            BodyPrinter::new(scope, &self.extents, self.axes.clone(), vec!["acc[lane]".to_owned()]);
         let sum = value_type(self.sum);
         lines.line(format!(
             "template <int RUN> DEVICE void store(i64 g, i64 m, i64 n, const {sum} (&acc)[RUN], int count) const {{"
@@ -94,19 +105,33 @@ impl StoreText<'_> {
         range: &Range<usize>,
     ) -> Result<(), PrintError> {
         let flat = if scope.is_wide() { flat.to_owned() } else { format!("(i32){flat}") };
-        frame::decompose(lines, scope, &flat, &self.axes[range.clone()], &self.extents[range.clone()])
+        frame::decompose(
+            lines,
+            scope,
+            &flat,
+            &self.axes[range.clone()],
+            &self.extents[range.clone()],
+        )
     }
 
-    fn packed(&self, printer: &BodyPrinter<'_>, axis: usize, lines: &mut Lines) -> Result<(), PrintError> {
+    fn packed(
+        &self,
+        printer: &BodyPrinter<'_>,
+        axis: usize,
+        lines: &mut Lines,
+    ) -> Result<(), PrintError> {
         let (scope, body, run) = (printer.scope, &self.epilogue.body, self.run);
         let mut printer = printer.clone();
         let fits = |at: u32| {
-            let load = frame::loads(body).find(|(other, _)| *other == at).map(|(_, load)| load.buffer);
+            let load =
+                frame::loads(body).find(|(other, _)| *other == at).map(|(_, load)| load.buffer);
             load.is_some_and(|buffer| self.bytes(&printer, buffer) <= 32)
         };
         let known = frame::load_packs(lines, &printer, body, &fits, axis, run)?;
         printer.known.extend(known);
-        let stored = |buffer: u32| storage_type(scope.program.buffers[buffer as usize].dtype).unwrap_or("u8");
+        let stored = |buffer: u32| {
+            storage_type(scope.program.buffers[buffer as usize].dtype).unwrap_or("u8")
+        };
         let none = BTreeMap::new();
         let mut places = Vec::new();
         for (n, store) in self.epilogue.stores.iter().enumerate() {

@@ -14,7 +14,11 @@ use crate::schedule::{self, typical};
 const THREADS: u32 = 256;
 
 /// Emits the direct form of a rewritten convolution.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, conv: &AsContract) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    conv: &AsContract,
+) -> Result<Emitted, PrintError> {
     let contract = &conv.contract;
     let name = &scope.program.name;
     let ty = scope.index_type();
@@ -25,10 +29,25 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, conv: &AsContract) 
     let (cells, steps) = (frame::axis_names("m", m), frame::axis_names("k", k));
     let (group, column) = (frame::axis_names("g", g), frame::axis_names("n", n));
     let names: Vec<String> = [&cells[..1], &group, &column, &cells[1..]].concat();
-    let left = BodyPrinter::new(scope, &[g.as_slice(), m, k].concat(), [group.clone(), cells.clone(), steps.clone()].concat(), Vec::new());
-    let mut right = BodyPrinter::new(scope, &[g.as_slice(), k, n].concat(), [group.clone(), steps.clone(), column.clone()].concat(), Vec::new());
+    let left = BodyPrinter::new(
+        scope,
+        &[g.as_slice(), m, k].concat(),
+        [group.clone(), cells.clone(), steps.clone()].concat(),
+        Vec::new(),
+    );
+    let mut right = BodyPrinter::new(
+        scope,
+        &[g.as_slice(), k, n].concat(),
+        [group.clone(), steps.clone(), column.clone()].concat(),
+        Vec::new(),
+    );
     right.prefix = "z";
-    let out = BodyPrinter::new(scope, &[g.as_slice(), m, n].concat(), [group, cells, column].concat(), vec!["sum".to_owned()]);
+    let out = BodyPrinter::new(
+        scope,
+        &[g.as_slice(), m, n].concat(),
+        [group, cells, column].concat(),
+        vec!["sum".to_owned()],
+    );
 
     let points = Dim::product(&space);
     let mut lines = Lines::default();
@@ -55,7 +74,8 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, conv: &AsContract) 
     lines.open(format!("if ({condition}) {{"));
     let a = left.print(&contract.lhs.body, &[contract.lhs.value], &mut lines)?;
     let b = right.print(&contract.rhs.body, &[contract.rhs.value], &mut lines)?;
-    let product = format!("({sum})({}), ({sum})({})", a[&contract.lhs.value], b[&contract.rhs.value]);
+    let product =
+        format!("({sum})({}), ({sum})({})", a[&contract.lhs.value], b[&contract.rhs.value]);
     lines.line(format!("sum = multiply_add({product}, sum);"));
     lines.close("}");
     for _ in &live {
@@ -73,7 +93,17 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, conv: &AsContract) 
         workspace_bytes: Dim::ZERO,
         configuration: format!("direct, {THREADS} threads, one output a thread"),
         // Index arithmetic takes about three quarters of the instructions.
-        predicted_ns: schedule::roofline_ns(request.device, frame::buffer_bytes(scope), flops, request.device.f32_tflops / 4.0),
+        predicted_ns: schedule::roofline_ns(
+            request.device,
+            frame::buffer_bytes(scope),
+            flops,
+            request.device.f32_tflops / 4.0,
+        ),
     };
-    Ok(Emitted { family: "conv", skeletons: Vec::new(), text: lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "conv",
+        skeletons: Vec::new(),
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }

@@ -7,7 +7,9 @@
 mod direct;
 
 use tgc_ir::Dim;
-use tgc_ir::kernel_program::{Body, Contract, Conv, Epilogue, Guard, Inst, InstKind, Load, Operand, Store, as_axis, axis};
+use tgc_ir::kernel_program::{
+    Body, Contract, Conv, Epilogue, Guard, Inst, InstKind, Load, Operand, Store, as_axis, axis,
+};
 
 use super::contract;
 use crate::cuda::emit::{Emitted, Request};
@@ -25,15 +27,26 @@ pub(super) struct AsContract {
 }
 
 /// Emits a convolution.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Conv) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Conv,
+) -> Result<Emitted, PrintError> {
     let rank = anchor.in_spatial.len();
-    let is_even = [anchor.out_spatial.len(), anchor.kernel.len(), anchor.stride.len(), anchor.dilation.len(), anchor.pad_low.len()];
+    let is_even = [
+        anchor.out_spatial.len(),
+        anchor.kernel.len(),
+        anchor.stride.len(),
+        anchor.dilation.len(),
+        anchor.pad_low.len(),
+    ];
     if is_even.iter().any(|&len| len != rank) {
         return Err(scope.malformed("a convolution whose spatial lists differ in length"));
     }
     let channels_last = is_channels_last(scope, anchor);
     let rewritten = rewrite(anchor, channels_last);
-    let is_narrow = anchor.out_channels.as_const().is_some_and(|channels| channels < DIRECT_CHANNELS);
+    let is_narrow =
+        anchor.out_channels.as_const().is_some_and(|channels| channels < DIRECT_CHANNELS);
     if is_narrow {
         return direct::emit(scope, request, &rewritten);
     }
@@ -57,7 +70,11 @@ fn with_axes(body: &Body, axes: &dyn Fn(usize) -> Dim) -> Body {
             InstKind::Load(load) => InstKind::Load(Load {
                 buffer: load.buffer,
                 index: load.index.iter().map(dim).collect(),
-                guards: load.guards.iter().map(|g| Guard { value: dim(&g.value), below: dim(&g.below) }).collect(),
+                guards: load
+                    .guards
+                    .iter()
+                    .map(|g| Guard { value: dim(&g.value), below: dim(&g.below) })
+                    .collect(),
                 otherwise: load.otherwise,
             }),
             other => other.clone(),

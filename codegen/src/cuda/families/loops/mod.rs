@@ -19,7 +19,11 @@ const THREADS: u32 = 256;
 const BLOCKS_PER_SM: i64 = 16;
 
 /// Emits a pointwise kernel.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Loops) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Loops,
+) -> Result<Emitted, PrintError> {
     let extents = merged_extents(scope, anchor)?;
     let axes = frame::axis_names("i", &extents);
     let printer = BodyPrinter::new(scope, &extents, axes, Vec::new());
@@ -54,7 +58,12 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Loops) -> 
         configuration: format!("{THREADS} threads, {width} elements a thread"),
         predicted_ns: schedule::memory_bound_ns(request.device, bytes),
     };
-    Ok(Emitted { family: "loops", skeletons: Vec::new(), text: lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "loops",
+        skeletons: Vec::new(),
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }
 
 /// The extents after merging: a merged axis has extent one, its inner neighbour the product.
@@ -62,7 +71,8 @@ fn merged_extents(scope: &Scope<'_>, anchor: &Loops) -> Result<Vec<Dim>, PrintEr
     let mut extents = anchor.extents.clone();
     for outer in (0..extents.len().saturating_sub(1)).rev() {
         let Some(inner) = (outer + 1..extents.len()).find(|&n| !extents[n].is(1)) else { continue };
-        let printer = BodyPrinter::new(scope, &extents, frame::axis_names("i", &extents), Vec::new());
+        let printer =
+            BodyPrinter::new(scope, &extents, frame::axis_names("i", &extents), Vec::new());
         let (body, stores) = (&anchor.epilogue.body, &anchor.epilogue.stores);
         let merges = frame::walks_as_one(&printer, body, stores, (outer, inner), &extents[inner])?;
         if !extents[outer].is(1) && merges {
@@ -75,13 +85,20 @@ fn merged_extents(scope: &Scope<'_>, anchor: &Loops) -> Result<Vec<Dim>, PrintEr
 
 /// The widest vector such that no access is wider than 16 bytes, every store runs packed along the last
 /// axis, and every load runs packed or does not move.
-fn vector_width(printer: &BodyPrinter<'_>, anchor: &Loops, extents: &[Dim]) -> Result<i64, PrintError> {
+fn vector_width(
+    printer: &BodyPrinter<'_>,
+    anchor: &Loops,
+    extents: &[Dim],
+) -> Result<i64, PrintError> {
     let Some(axis) = extents.len().checked_sub(1) else { return Ok(1) };
     let program = printer.scope.program;
-    let bytes = program.buffers.iter().filter_map(|buffer| buffer.dtype.bytes()).max().unwrap_or(16);
+    let bytes =
+        program.buffers.iter().filter_map(|buffer| buffer.dtype.bytes()).max().unwrap_or(16);
     let mut width = (16 / bytes.max(1)).min(16) as i64;
     while width > 1 {
-        if extents_divide(&printer.facts, &extents[axis], width) && accesses_allow(printer, anchor, axis, width)? {
+        if extents_divide(&printer.facts, &extents[axis], width)
+            && accesses_allow(printer, anchor, axis, width)?
+        {
             return Ok(width);
         }
         width /= 2;
@@ -93,10 +110,17 @@ fn extents_divide(facts: &Facts, extent: &Dim, width: i64) -> bool {
     facts.divisible(extent, width).is_yes()
 }
 
-fn accesses_allow(printer: &BodyPrinter<'_>, anchor: &Loops, axis: usize, width: i64) -> Result<bool, PrintError> {
+fn accesses_allow(
+    printer: &BodyPrinter<'_>,
+    anchor: &Loops,
+    axis: usize,
+    width: i64,
+) -> Result<bool, PrintError> {
     for store in &anchor.epilogue.stores {
         let offset = printer.offset(store.buffer, &store.index)?;
-        if frame::run_along(&printer.facts, &offset, axis, width) != Run::Packed || frame::depends_on_values(&offset) {
+        if frame::run_along(&printer.facts, &offset, axis, width) != Run::Packed
+            || frame::depends_on_values(&offset)
+        {
             return Ok(false);
         }
     }
@@ -138,7 +162,8 @@ fn vector_point(
         .iter()
         .map(|store| printer.index(&none).print(&printer.offset(store.buffer, &store.index)?))
         .collect::<Result<_, _>>()?;
-    let stored = |buffer: u32| storage_type(scope.program.buffers[buffer as usize].dtype).unwrap_or("u8");
+    let stored =
+        |buffer: u32| storage_type(scope.program.buffers[buffer as usize].dtype).unwrap_or("u8");
     for (n, store) in stores.iter().enumerate() {
         lines.line(format!("pack<{}, {width}> out{n};", stored(store.buffer)));
     }
@@ -152,7 +177,10 @@ fn vector_point(
     lines.close("}");
     for (n, (store, place)) in stores.iter().zip(&places).enumerate() {
         let name = scope.buffer_name(store.buffer);
-        lines.line(format!("store_pack<{}, {width}>({name} + {place}, out{n});", stored(store.buffer)));
+        lines.line(format!(
+            "store_pack<{}, {width}>({name} + {place}, out{n});",
+            stored(store.buffer)
+        ));
     }
     Ok(())
 }

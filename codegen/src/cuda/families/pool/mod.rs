@@ -14,7 +14,11 @@ use crate::schedule;
 const THREADS: u32 = 256;
 
 /// Emits a pooling kernel.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Pool) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Pool,
+) -> Result<Emitted, PrintError> {
     let name = &scope.program.name;
     let space = [anchor.outer.as_slice(), &anchor.out_spatial].concat();
     let outer = frame::axis_names("o", &anchor.outer);
@@ -41,7 +45,12 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Pool) -> R
         configuration: format!("{THREADS} threads, one window a thread"),
         predicted_ns: schedule::memory_bound_ns(request.device, frame::buffer_bytes(scope)),
     };
-    Ok(Emitted { family: "pool", skeletons: Vec::new(), text: lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "pool",
+        skeletons: Vec::new(),
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }
 
 /// The loops over the window; leaves `value` and, for the largest, `at`.
@@ -63,12 +72,11 @@ fn window(
     }
     lines.line(format!("{ty} count = 0;"));
     let rank = anchor.kernel.len();
-    for d in 0..rank {
+    for (d, cell) in cells.iter().enumerate().take(rank) {
         let (window, stride, dilation) = (anchor.kernel[d], anchor.stride[d], anchor.dilation[d]);
         let pad = frame::print_extent_factor(scope, &anchor.pad_low[d])?;
         let extent = frame::print_extent_factor(scope, &anchor.in_spatial[d])?;
         let high = frame::print_extent_factor(scope, &anchor.pad_high[d])?;
-        let cell = &cells[d];
         lines.open(format!("for ({ty} t{d} = 0; t{d} < {window}; t{d}++) {{"));
         lines.line(format!("const {ty} at{d} = {cell} * {stride} + t{d} * {dilation} - {pad};"));
         if anchor.divisor == PoolDivisor::PaddedCount {
@@ -80,20 +88,33 @@ fn window(
     lines.line("count += 1;");
     if anchor.divisor == PoolDivisor::PaddedCount {
         let outside: Vec<String> = (0..rank)
-            .map(|d| Ok(format!("at{d} < 0 || at{d} >= {}", frame::print_extent_factor(scope, &anchor.in_spatial[d])?)))
+            .map(|d| {
+                Ok(format!(
+                    "at{d} < 0 || at{d} >= {}",
+                    frame::print_extent_factor(scope, &anchor.in_spatial[d])?
+                ))
+            })
             .collect::<Result<_, PrintError>>()?;
         lines.line(format!("if ({}) continue;", outside.join(" || ")));
     }
     // A coordinate of an axis of one cell is zero wherever it is inside.
     let coordinates = (0..rank).map(|d| format!("at{d}"));
     let axes = outer.iter().cloned().chain(coordinates).collect();
-    let printer = BodyPrinter::new(scope, &[anchor.outer.as_slice(), &anchor.in_spatial].concat(), axes, Vec::new());
+    let printer = BodyPrinter::new(
+        scope,
+        &[anchor.outer.as_slice(), &anchor.in_spatial].concat(),
+        axes,
+        Vec::new(),
+    );
     let element = printer.print(&anchor.input.body, &[anchor.input.value], lines)?;
     let element = &element[&anchor.input.value];
     if is_max {
         let mut flat = "0".to_owned();
         for d in 0..rank {
-            flat = format!("({flat}) * {} + at{d}", frame::print_extent_factor(scope, &anchor.in_spatial[d])?);
+            flat = format!(
+                "({flat}) * {} + at{d}",
+                frame::print_extent_factor(scope, &anchor.in_spatial[d])?
+            );
         }
         lines.line(format!("const {value} element = {element};"));
         lines.line("if (place < 0 || is_above(element, value)) {");

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use tgc_ir::kernel_program::{Cell, Epilogue, Operand, Rnn};
 use tgc_ir::Dim;
+use tgc_ir::kernel_program::{Cell, Epilogue, Operand, Rnn};
 
 use super::frame;
 use crate::cuda::emit::{Emitted, Entry, Request};
@@ -28,7 +28,11 @@ struct Writer<'a> {
 }
 
 /// Emits a recurrent layer.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Rnn) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Rnn,
+) -> Result<Emitted, PrintError> {
     let sum = value_type(anchor.acc);
     let mut writer = Writer { scope, anchor, sum, lines: Lines::default() };
     writer.print()?;
@@ -47,9 +51,15 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Rnn) -> Re
         shared_bytes: anchor.hidden.clone() * Dim::Const(STATE_VECTORS * width),
         workspace_bytes: Dim::ZERO,
         configuration: "a sequence is one block, a unit one warp".to_owned(),
-        predicted_ns: schedule::memory_bound_ns(request.device, frame::buffer_bytes(scope)) + chain_ns as u64,
+        predicted_ns: schedule::memory_bound_ns(request.device, frame::buffer_bytes(scope))
+            + chain_ns as u64,
     };
-    Ok(Emitted { family: "rnn", skeletons: Vec::new(), text: writer.lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "rnn",
+        skeletons: Vec::new(),
+        text: writer.lines.finish(),
+        entries: vec![entry],
+    })
 }
 
 impl Writer<'_> {
@@ -60,8 +70,10 @@ impl Writer<'_> {
         let hidden = frame::print_extent(scope, &anchor.hidden)?;
         let time = frame::print_extent(scope, &anchor.time)?;
         self.lines.line(format!("const {ty} hidden = {hidden}, time = {time}, b = blockIdx.x;"));
-        self.lines.line(format!("{sum} *const state = ({sum} *)shared, *const next = state + hidden;"));
-        self.lines.line(format!("{sum} *const cell = next + hidden, *const reset = cell + hidden;"));
+        self.lines
+            .line(format!("{sum} *const state = ({sum} *)shared, *const next = state + hidden;"));
+        self.lines
+            .line(format!("{sum} *const cell = next + hidden, *const reset = cell + hidden;"));
         self.lines.line("const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;");
         self.initial_state()?;
         self.lines.line("__syncthreads();");
@@ -137,7 +149,8 @@ impl Writer<'_> {
         let mut printer = BodyPrinter::new(self.scope, &extents, names, Vec::new());
         printer.prefix = "v";
         let mut lines = Lines::default();
-        let value = printer.print(&operand.body, &[operand.value], &mut lines)?.remove(&operand.value);
+        let value =
+            printer.print(&operand.body, &[operand.value], &mut lines)?.remove(&operand.value);
         let value = format!("({})({})", self.sum, value.unwrap_or_default());
         let statements = lines.finish();
         if statements.is_empty() {
@@ -162,7 +175,12 @@ impl Writer<'_> {
     }
 
     /// `name` = projected input of gate `g` + its recurrent product, plus the peephole on `cell`.
-    fn gate(&mut self, name: &str, g: i64, peephole: Option<(i64, &str)>) -> Result<(), PrintError> {
+    fn gate(
+        &mut self,
+        name: &str,
+        g: i64,
+        peephole: Option<(i64, &str)>,
+    ) -> Result<(), PrintError> {
         let column = format!("({g} * hidden + j)");
         let x = self.operand(&self.anchor.x, &["t", "b", &column])?;
         let mut text = format!("{x} + dot{g}");
@@ -175,10 +193,17 @@ impl Writer<'_> {
     }
 
     /// `name` = activation `n` of `argument`, clipped first when the layer clips.
-    fn activate(&mut self, name: &str, n: usize, argument: &str, clips: bool) -> Result<(), PrintError> {
+    fn activate(
+        &mut self,
+        name: &str,
+        n: usize,
+        argument: &str,
+        clips: bool,
+    ) -> Result<(), PrintError> {
         let sum = self.sum;
         let activations = &self.anchor.activations;
-        let activation = activations.get(n).ok_or_else(|| self.scope.malformed(format!("no activation {n}")))?;
+        let activation =
+            activations.get(n).ok_or_else(|| self.scope.malformed(format!("no activation {n}")))?;
         let argument = match self.anchor.clip.filter(|_| clips) {
             Some(limit) => {
                 let limit = scalar::literal(limit, self.anchor.acc);
@@ -260,7 +285,12 @@ impl Writer<'_> {
     }
 
     /// An optional epilogue at given axes with its slot.
-    fn store(&mut self, epilogue: &Option<Epilogue>, axes: &[&str], slot: &str) -> Result<(), PrintError> {
+    fn store(
+        &mut self,
+        epilogue: &Option<Epilogue>,
+        axes: &[&str],
+        slot: &str,
+    ) -> Result<(), PrintError> {
         let Some(epilogue) = epilogue else { return Ok(()) };
         let names = axes.iter().map(|&name| name.to_owned()).collect();
         let all = BTreeMap::from([

@@ -7,8 +7,8 @@
 mod passes;
 mod text;
 
-use tgc_ir::kernel_program::{Rows, axis_symbol};
 use tgc_ir::Dim;
+use tgc_ir::kernel_program::{Rows, axis_symbol};
 
 use passes::Passes;
 
@@ -65,13 +65,19 @@ pub(super) struct Deal {
     held: Option<i64>,
 }
 
+/// Longest row that one thread takes although its elements are neighbours.
+const THREAD_ROW: i64 = 8;
 /// Longest row that one warp takes.
 const WARP_ROW: i64 = 512;
 /// Elements that a thread holds in registers.
 const HELD_ELEMENTS: i64 = 16;
 
 /// Emits a row kernel.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Rows) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Rows,
+) -> Result<Emitted, PrintError> {
     let extents: Vec<Dim> = anchor.outer.iter().chain(&anchor.inner).cloned().collect();
     let mut axes = frame::axis_names("r", &anchor.outer);
     axes.extend(frame::axis_names("i", &anchor.inner));
@@ -102,7 +108,9 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Rows) -> R
 /// The deal for this anchor; extents of the row and strides decide, the number of rows does not.
 fn choose(printer: &BodyPrinter<'_>, anchor: &Rows, passes: &Passes) -> Result<Deal, PrintError> {
     let length = Dim::product(&anchor.inner).as_const();
-    if runs_across_rows(printer, anchor)? && length.is_none_or(|length| length <= 4096) {
+    let is_tiny = length.is_some_and(|length| length <= THREAD_ROW);
+    if is_tiny || (runs_across_rows(printer, anchor)? && length.is_none_or(|length| length <= 4096))
+    {
         return Ok(Deal { team: Team::Thread, width: 1, held: None });
     }
     let width = row_width(printer, anchor, passes)?;
@@ -124,7 +132,9 @@ fn choose(printer: &BodyPrinter<'_>, anchor: &Rows, passes: &Passes) -> Result<D
 /// True when neighbouring rows, not neighbouring elements, are neighbours in memory in some load.
 fn runs_across_rows(printer: &BodyPrinter<'_>, anchor: &Rows) -> Result<bool, PrintError> {
     let live = |extents: &[Dim]| extents.iter().rposition(|extent| !extent.is(1));
-    let (Some(row_axis), Some(inner)) = (live(&anchor.outer), live(&anchor.inner)) else { return Ok(false) };
+    let (Some(row_axis), Some(inner)) = (live(&anchor.outer), live(&anchor.inner)) else {
+        return Ok(false);
+    };
     let element_axis = anchor.outer.len() + inner;
     let mut across = false;
     for (_, load) in frame::loads(&anchor.epilogue.body) {
@@ -144,10 +154,13 @@ fn row_width(printer: &BodyPrinter<'_>, anchor: &Rows, passes: &Passes) -> Resul
     let Some(extent) = anchor.inner.last() else { return Ok(1) };
     let axis = anchor.outer.len() + anchor.inner.len() - 1;
     let program = printer.scope.program;
-    let bytes = program.buffers.iter().filter_map(|buffer| buffer.dtype.bytes()).max().unwrap_or(16);
+    let bytes =
+        program.buffers.iter().filter_map(|buffer| buffer.dtype.bytes()).max().unwrap_or(16);
     let mut width = (16 / bytes.max(1)).min(8) as i64;
     while width > 1 {
-        if printer.facts.divisible(extent, width).is_yes() && allows(printer, anchor, passes, axis, width)? {
+        if printer.facts.divisible(extent, width).is_yes()
+            && allows(printer, anchor, passes, axis, width)?
+        {
             return Ok(width);
         }
         width /= 2;
@@ -155,7 +168,13 @@ fn row_width(printer: &BodyPrinter<'_>, anchor: &Rows, passes: &Passes) -> Resul
     Ok(1)
 }
 
-fn allows(printer: &BodyPrinter<'_>, anchor: &Rows, passes: &Passes, axis: usize, width: i64) -> Result<bool, PrintError> {
+fn allows(
+    printer: &BodyPrinter<'_>,
+    anchor: &Rows,
+    passes: &Passes,
+    axis: usize,
+    width: i64,
+) -> Result<bool, PrintError> {
     for &n in &passes.split_stores(anchor).0 {
         let store = &anchor.epilogue.stores[n];
         let offset = printer.offset(store.buffer, &store.index)?;

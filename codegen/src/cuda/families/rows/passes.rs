@@ -38,7 +38,8 @@ impl Passes {
         for (at, inst) in body.insts.iter().enumerate() {
             let at = at as u32;
             let inputs = operands(&inst.kind);
-            let level: usize = inputs.iter().filter_map(|input| depth.get(input)).copied().max().unwrap_or(0);
+            let level: usize =
+                inputs.iter().filter_map(|input| depth.get(input)).copied().max().unwrap_or(0);
             if let InstKind::Reduce(op, operand) = inst.kind {
                 if reductions.len() <= level {
                     reductions.resize(level + 1, Vec::new());
@@ -48,7 +49,9 @@ impl Passes {
                 continue;
             }
             depth.insert(at, level);
-            if inputs.iter().any(|input| varying.contains(input)) || mentions_inner(&inst.kind, outer) {
+            if inputs.iter().any(|input| varying.contains(input))
+                || mentions_inner(&inst.kind, outer)
+            {
                 varying.insert(at);
             }
         }
@@ -79,10 +82,14 @@ impl Passes {
         let mut computed: BTreeSet<u32> = BTreeSet::new();
         let mut held = BTreeSet::new();
         for pass in roots {
-            let stop = |at: u32| (computed.contains(&at) && is_worth_holding(body, at)) || is_reduction(body, at);
+            let stop = |at: u32| {
+                (computed.contains(&at) && is_worth_holding(body, at)) || is_reduction(body, at)
+            };
             let needed = needed_by(body, pass, &stop);
             let varying: Vec<u32> = needed.into_iter().filter(|at| self.varies(*at)).collect();
-            held.extend(varying.iter().filter(|at| computed.contains(at) && is_worth_holding(body, **at)));
+            held.extend(
+                varying.iter().filter(|at| computed.contains(at) && is_worth_holding(body, **at)),
+            );
             computed.extend(varying);
         }
         held

@@ -63,11 +63,20 @@ pub(super) fn print(
 
 /// Results that every pass and the element stores need.
 fn pass_roots(anchor: &Rows, passes: &Passes, element_stores: &[usize]) -> Vec<Vec<u32>> {
-    let mut roots: Vec<Vec<u32>> =
-        passes.reductions.iter().map(|pass| pass.iter().map(|reduction| reduction.operand).collect()).collect();
+    let mut roots: Vec<Vec<u32>> = passes
+        .reductions
+        .iter()
+        .map(|pass| pass.iter().map(|reduction| reduction.operand).collect())
+        .collect();
     let stores = element_stores.iter().map(|&n| &anchor.epilogue.stores[n]);
     let body = &anchor.epilogue.body;
-    roots.push(stores.flat_map(|store| index_values(&store.index).into_iter().chain([uncast(body, store.value)])).collect());
+    roots.push(
+        stores
+            .flat_map(|store| {
+                index_values(&store.index).into_iter().chain([uncast(body, store.value)])
+            })
+            .collect(),
+    );
     roots
 }
 
@@ -81,7 +90,9 @@ fn neutral(op: ReduceOp, dtype: DType) -> String {
         ReduceOp::Prod => format!("({ty})1"),
         ReduceOp::Max => format!("lowest<{ty}>()"),
         ReduceOp::Min => format!("highest<{ty}>()"),
-        ReduceOp::ArgMax | ReduceOp::ArgMin | ReduceOp::ArgMaxLast | ReduceOp::ArgMinLast => "{0, -1}".to_owned(),
+        ReduceOp::ArgMax | ReduceOp::ArgMin | ReduceOp::ArgMaxLast | ReduceOp::ArgMinLast => {
+            "{0, -1}".to_owned()
+        }
     }
 }
 
@@ -130,11 +141,17 @@ impl Writer<'_, '_> {
                 self.lines.line("const int member = threadIdx.x;");
             }
             Team::Warp => {
-                self.lines.line(format!("const {ty} row = blockIdx.x * ({ty}){} + threadIdx.x / 32;", team.rows()));
+                self.lines.line(format!(
+                    "const {ty} row = blockIdx.x * ({ty}){} + threadIdx.x / 32;",
+                    team.rows()
+                ));
                 self.lines.line("const int member = threadIdx.x % 32;");
             }
             Team::Thread => {
-                self.lines.line(format!("const {ty} row = blockIdx.x * ({ty}){} + threadIdx.x;", team.rows()));
+                self.lines.line(format!(
+                    "const {ty} row = blockIdx.x * ({ty}){} + threadIdx.x;",
+                    team.rows()
+                ));
             }
         }
         let rows = frame::print_extent(self.scope, &Dim::product(&self.anchor.outer))?;
@@ -145,7 +162,11 @@ impl Writer<'_, '_> {
         if let Some(each) = self.deal.held {
             for &at in &self.held {
                 let dtype = self.anchor.epilogue.body.dtype(at);
-                self.lines.line(format!("{} h{at}[{}];", value_type(dtype), each * self.deal.width));
+                self.lines.line(format!(
+                    "{} h{at}[{}];",
+                    value_type(dtype),
+                    each * self.deal.width
+                ));
             }
         }
         Ok(())
@@ -181,10 +202,15 @@ impl Writer<'_, '_> {
             Team::Warp => self.lines.line(format!("m{at} = fold_lanes<32>(m{at}, {functor});")),
             Team::Block(threads) => {
                 self.lines.line(format!("__shared__ {ty} room{at}[{}];", threads / 32));
-                self.lines.line(format!("m{at} = fold_block<{threads}>(m{at}, room{at}, {functor});"));
+                self.lines
+                    .line(format!("m{at} = fold_block<{threads}>(m{at}, room{at}, {functor});"));
             }
         }
-        let name = if reduction.op.is_arg() { format!("maximum(m{at}.at, (i64)0)") } else { format!("m{at}") };
+        let name = if reduction.op.is_arg() {
+            format!("maximum(m{at}.at, (i64)0)")
+        } else {
+            format!("m{at}")
+        };
         self.printer.known.insert(at, name);
     }
 
@@ -216,7 +242,8 @@ impl Writer<'_, '_> {
         if is_shared {
             self.lines.open("if (member == 0) {");
         }
-        let stores: Vec<_> = which.iter().map(|&n| self.anchor.epilogue.stores[n].clone()).collect();
+        let stores: Vec<_> =
+            which.iter().map(|&n| self.anchor.epilogue.stores[n].clone()).collect();
         self.printer.print_stores(&self.anchor.epilogue.body, &stores, &mut self.lines)?;
         if is_shared {
             self.lines.close("}");
@@ -245,8 +272,12 @@ impl Writer<'_, '_> {
             let is_name = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
             let name = if is_name { text } else { format!("t{at}") };
             if !is_name {
-                let printed = printer.print(body, &[at], &mut Lines::default())?.remove(&at).unwrap_or_default();
-                self.lines.line(format!("const {} {name} = {printed};", value_type(body.dtype(at))));
+                let printed = printer
+                    .print(body, &[at], &mut Lines::default())?
+                    .remove(&at)
+                    .unwrap_or_default();
+                self.lines
+                    .line(format!("const {} {name} = {printed};", value_type(body.dtype(at))));
             }
             printer.known.insert(at, name.clone());
             self.printer.known.insert(at, name);
@@ -266,7 +297,8 @@ impl Writer<'_, '_> {
         let (ty, lanes) = (self.scope.index_type(), i64::from(team.lanes()));
         let length = Dim::product(&self.anchor.inner);
         let length_text = frame::print_extent(self.scope, &length)?;
-        let is_exact = length.as_const().is_some_and(|n| held.is_some_and(|each| n == each * lanes * width));
+        let is_exact =
+            length.as_const().is_some_and(|n| held.is_some_and(|each| n == each * lanes * width));
         if let Some(vectors) = held {
             self.lines.line("#pragma unroll");
             self.lines.open(format!("for (int item = 0; item < {vectors}; item++) {{"));
@@ -276,7 +308,8 @@ impl Writer<'_, '_> {
                 self.lines.open(format!("if (first < {length_text}) {{"));
             }
         } else {
-            let start = if team == Team::Thread { "0".to_owned() } else { format!("member * {width}") };
+            let start =
+                if team == Team::Thread { "0".to_owned() } else { format!("member * {width}") };
             self.lines.open(format!(
                 "for ({ty} first = {start}; first < {length_text}; first += {}) {{",
                 lanes * width
@@ -324,14 +357,18 @@ impl Writer<'_, '_> {
             }
         }
         if roots.iter().any(|root| self.is_arg_operand(*root)) {
-            self.lines.line(format!("const i64 element = {};", if width == 1 { "first" } else { "first + lane" }));
+            self.lines.line(format!(
+                "const i64 element = {};",
+                if width == 1 { "first" } else { "first + lane" }
+            ));
         }
         self.lanes(roots, &needed, printer, &slot, each)?;
         if width > 1 {
             self.lines.close("}");
             for (n, stored, place) in &places {
                 let name = self.scope.buffer_name(self.anchor.epilogue.stores[*n].buffer);
-                self.lines.line(format!("store_pack<{stored}, {width}>({name} + {place}, out{n});"));
+                self.lines
+                    .line(format!("store_pack<{stored}, {width}>({name} + {place}, out{n});"));
             }
         }
         Ok(())
@@ -347,8 +384,12 @@ impl Writer<'_, '_> {
         each: impl Fn(&mut Lines, &Values, &BodyPrinter<'_>) -> Result<(), PrintError>,
     ) -> Result<(), PrintError> {
         let body = &self.anchor.epilogue.body;
-        let fresh: Vec<u32> =
-            self.held.iter().copied().filter(|at| needed.contains(at) && !self.filled.contains(at)).collect();
+        let fresh: Vec<u32> = self
+            .held
+            .iter()
+            .copied()
+            .filter(|at| needed.contains(at) && !self.filled.contains(at))
+            .collect();
         for at in fresh {
             let text = printer.print(body, &[at], &mut self.lines)?.remove(&at).unwrap_or_default();
             self.lines.line(format!("h{at}[{slot}] = {text};"));
@@ -359,13 +400,22 @@ impl Writer<'_, '_> {
         each(&mut self.lines, &values, &printer)
     }
 
-    fn needed(&self, body: &Body, roots: &[u32], printer: &BodyPrinter<'_>) -> std::collections::BTreeSet<u32> {
+    fn needed(
+        &self,
+        body: &Body,
+        roots: &[u32],
+        printer: &BodyPrinter<'_>,
+    ) -> std::collections::BTreeSet<u32> {
         let is_known = |at: u32| printer.known.contains_key(&at) || self.filled.contains(&at);
         needed_by(body, roots, &is_known)
     }
 
     fn is_arg_operand(&self, at: u32) -> bool {
-        self.passes.reductions.iter().flatten().any(|reduction| reduction.op.is_arg() && reduction.operand == at)
+        self.passes
+            .reductions
+            .iter()
+            .flatten()
+            .any(|reduction| reduction.op.is_arg() && reduction.operand == at)
     }
 
     /// Store number, stored type and offset of packed stores.
@@ -378,7 +428,8 @@ impl Writer<'_, '_> {
         let place = |&n: &usize| {
             let store = &self.anchor.epilogue.stores[n];
             let offset = printer.offset(store.buffer, &store.index)?;
-            let stored = storage_type(self.scope.program.buffers[store.buffer as usize].dtype).unwrap_or("u8");
+            let stored = storage_type(self.scope.program.buffers[store.buffer as usize].dtype)
+                .unwrap_or("u8");
             Ok((n, stored, printer.index(&none).print(&offset)?))
         };
         if self.deal.width == 1 { Ok(Vec::new()) } else { packed.iter().map(place).collect() }

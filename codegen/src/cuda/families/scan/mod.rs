@@ -15,7 +15,11 @@ const THREADS: u32 = 128;
 const ROWS: i64 = 4;
 
 /// Functor and neutral element of a running reduction.
-fn reduction(scope: &Scope<'_>, op: ReduceOp, acc: DType) -> Result<(&'static str, String), PrintError> {
+fn reduction(
+    scope: &Scope<'_>,
+    op: ReduceOp,
+    acc: DType,
+) -> Result<(&'static str, String), PrintError> {
     let ty = value_type(acc);
     Ok(match op {
         ReduceOp::Sum => ("sum_of()", format!("({ty})0")),
@@ -27,7 +31,11 @@ fn reduction(scope: &Scope<'_>, op: ReduceOp, acc: DType) -> Result<(&'static st
 }
 
 /// Emits a scan.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Scan) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Scan,
+) -> Result<Emitted, PrintError> {
     let name = &scope.program.name;
     let ty = scope.index_type();
     let (functor, neutral) = reduction(scope, anchor.op, anchor.acc)?;
@@ -85,5 +93,10 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Scan) -> R
         configuration: "a row is one warp, 32 elements at a time".to_owned(),
         predicted_ns: schedule::memory_bound_ns(request.device, frame::buffer_bytes(scope)),
     };
-    Ok(Emitted { family: "scan", skeletons: Vec::new(), text: lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "scan",
+        skeletons: Vec::new(),
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }

@@ -29,7 +29,11 @@ struct Split {
 }
 
 /// Emits a scatter.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Scatter) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Scatter,
+) -> Result<Emitted, PrintError> {
     let name = &scope.program.name;
     let buffer = scope.program.buffers.get(anchor.store.buffer as usize);
     let shape = buffer.ok_or_else(|| scope.malformed("a store names no buffer"))?.shape.clone();
@@ -45,7 +49,8 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Scatter) -
     } else {
         lines.line(format!("const {ty} p = blockIdx.x * ({ty}){THREADS} + threadIdx.x;"));
         lines.line(format!("if (p >= {}) return;", frame::print_extent(scope, &points)?));
-        let names: Vec<String> = split.owned.iter().map(|&(place, _)| split.places[place].clone()).collect();
+        let names: Vec<String> =
+            split.owned.iter().map(|&(place, _)| split.places[place].clone()).collect();
         let ones: Vec<Dim> = owned.clone();
         frame::decompose(&mut lines, scope, "p", &names, &ones)?;
     }
@@ -67,9 +72,15 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Scatter) -
         workspace_bytes: Dim::ZERO,
         configuration: format!("{THREADS} threads, {} owned axes", owned.len()),
         // A chain of dependent reads of the second-level cache, about 200 ns each.
-        predicted_ns: schedule::memory_bound_ns(request.device, frame::buffer_bytes(scope)) + (chain * 200.0) as u64,
+        predicted_ns: schedule::memory_bound_ns(request.device, frame::buffer_bytes(scope))
+            + (chain * 200.0) as u64,
     };
-    Ok(Emitted { family: "scatter", skeletons: Vec::new(), text: lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "scatter",
+        skeletons: Vec::new(),
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }
 
 fn split(anchor: &Scatter, shape: &[Dim]) -> Split {
@@ -77,7 +88,10 @@ fn split(anchor: &Scatter, shape: &[Dim]) -> Split {
     let mut owned = Vec::new();
     for (place, dim) in index.iter().enumerate() {
         let Some(update) = dim.as_symbol().and_then(as_axis) else { continue };
-        let elsewhere = index.iter().enumerate().any(|(n, other)| n != place && other.mentions(&axis_symbol(update)));
+        let elsewhere = index
+            .iter()
+            .enumerate()
+            .any(|(n, other)| n != place && other.mentions(&axis_symbol(update)));
         if !elsewhere && !shape[place].is(1) {
             owned.push((place, update));
         }
@@ -100,10 +114,15 @@ fn initialise(
 ) -> Result<(), PrintError> {
     let Some(init) = &anchor.init else { return Ok(()) };
     let ty = scope.index_type();
-    let free: Vec<usize> = (0..shape.len()).filter(|&n| !split.owned.iter().any(|&(place, _)| place == n)).collect();
+    let free: Vec<usize> =
+        (0..shape.len()).filter(|&n| !split.owned.iter().any(|&(place, _)| place == n)).collect();
     let extents: Vec<Dim> = free.iter().map(|&n| shape[n].clone()).collect();
     let names: Vec<String> = free.iter().map(|&n| split.places[n].clone()).collect();
-    let (start, step) = if split.owned.is_empty() { ("p".to_owned(), THREADS.to_string()) } else { ("0".to_owned(), "1".to_owned()) };
+    let (start, step) = if split.owned.is_empty() {
+        ("p".to_owned(), THREADS.to_string())
+    } else {
+        ("0".to_owned(), "1".to_owned())
+    };
     let count = frame::print_extent(scope, &Dim::product(&extents))?;
     lines.open(format!("for ({ty} e = {start}; e < {count}; e += {step}) {{"));
     frame::decompose(lines, scope, "e", &names, &extents)?;
@@ -113,7 +132,10 @@ fn initialise(
     let to = scope.program.buffers[anchor.store.buffer as usize].dtype;
     let place: Vec<Dim> = (0..shape.len()).map(tgc_ir::kernel_program::axis).collect();
     let element = printer.element(anchor.store.buffer, &place, &values)?;
-    lines.line(format!("{element} = {};", scalar::stored(&values[&init.value], init.body.dtype(init.value), to)));
+    lines.line(format!(
+        "{element} = {};",
+        scalar::stored(&values[&init.value], init.body.dtype(init.value), to)
+    ));
     lines.close("}");
     Ok(())
 }
@@ -137,8 +159,9 @@ fn apply(
     if !inside.is_empty() {
         lines.line(format!("if (!({})) return;", inside.join(" && ")));
     }
-    let free: Vec<usize> =
-        (0..anchor.updates.len()).filter(|&n| !split.owned.iter().any(|&(_, update)| update == n)).collect();
+    let free: Vec<usize> = (0..anchor.updates.len())
+        .filter(|&n| !split.owned.iter().any(|&(_, update)| update == n))
+        .collect();
     let extents: Vec<Dim> = free.iter().map(|&n| anchor.updates[n].clone()).collect();
     let names: Vec<String> = free.iter().map(|&n| split.updates[n].clone()).collect();
     let count = frame::print_extent(scope, &Dim::product(&extents))?;
@@ -151,10 +174,14 @@ fn apply(
         if split.owned.iter().any(|&(place, _)| place == n) {
             continue;
         }
-        let (text, extent) = (printer.index(&values).print_factor(dim)?, frame::print_extent_factor(scope, &shape[n])?);
+        let (text, extent) = (
+            printer.index(&values).print_factor(dim)?,
+            frame::print_extent_factor(scope, &shape[n])?,
+        );
         lines.line(format!("if ({text} < 0 || {text} >= {extent}) continue;"));
     }
-    let offset = printer.index(&values).print(&printer.offset(anchor.store.buffer, &anchor.store.index)?)?;
+    let offset =
+        printer.index(&values).print(&printer.offset(anchor.store.buffer, &anchor.store.index)?)?;
     lines.line(format!("const {ty} at = {offset};"));
     if split.owned.is_empty() {
         lines.line(format!("if (at % {THREADS} != p) continue;"));
@@ -173,7 +200,8 @@ fn combine(
     let scope = printer.scope;
     printer.known = values;
     printer.prefix = "z";
-    let value = printer.print(&anchor.body, &[anchor.store.value], lines)?.remove(&anchor.store.value);
+    let value =
+        printer.print(&anchor.body, &[anchor.store.value], lines)?.remove(&anchor.store.value);
     let value = value.unwrap_or_default();
     let from = anchor.body.dtype(anchor.store.value);
     let to = scope.program.buffers[anchor.store.buffer as usize].dtype;

@@ -16,7 +16,11 @@ use crate::schedule::{self, typical};
 const THREADS: u32 = 256;
 
 /// Emits a sort or top-k.
-pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Sort) -> Result<Emitted, PrintError> {
+pub(super) fn emit(
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    anchor: &Sort,
+) -> Result<Emitted, PrintError> {
     let name = &scope.program.name;
     let ty = scope.index_type();
     let value = value_type(anchor.input.body.dtype(anchor.input.value));
@@ -31,14 +35,15 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Sort) -> R
     lines.line(format!("const {ty} i = blockIdx.x % slices * {THREADS} + threadIdx.x;"));
     lines.line(format!("const {ty} length = {};", frame::print_extent(scope, &anchor.extent)?));
     frame::decompose(&mut lines, scope, "row", &outer, &anchor.outer)?;
-    let element = |lines: &mut Lines, axis: &str, prefix: &'static str, to: &str| -> Result<(), PrintError> {
-        let axes = outer.iter().cloned().chain([axis.to_owned()]).collect();
-        let mut printer = BodyPrinter::new(scope, &extents, axes, Vec::new());
-        printer.prefix = prefix;
-        let values = printer.print(&anchor.input.body, &[anchor.input.value], lines)?;
-        lines.line(format!("{to} = {};", values[&anchor.input.value]));
-        Ok(())
-    };
+    let element =
+        |lines: &mut Lines, axis: &str, prefix: &'static str, to: &str| -> Result<(), PrintError> {
+            let axes = outer.iter().cloned().chain([axis.to_owned()]).collect();
+            let mut printer = BodyPrinter::new(scope, &extents, axes, Vec::new());
+            printer.prefix = prefix;
+            let values = printer.print(&anchor.input.body, &[anchor.input.value], lines)?;
+            lines.line(format!("{to} = {};", values[&anchor.input.value]));
+            Ok(())
+        };
     lines.line(format!("__shared__ {value} others[{THREADS}];"));
     lines.line(format!("{value} own = 0;"));
     lines.open("if (i < length) {");
@@ -52,14 +57,19 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Sort) -> R
     element(&mut lines, "j", "z", "others[threadIdx.x]")?;
     lines.close("}");
     lines.line("__syncthreads();");
-    lines.open(format!("for (int other = 0; other < {THREADS} && first + other < length; other++) {{"));
+    lines.open(format!(
+        "for (int other = 0; other < {THREADS} && first + other < length; other++) {{"
+    ));
     let precedes = if anchor.largest { "is_above" } else { "is_less" };
     lines.line(format!("const bool before = {precedes}(others[other], own);"));
     lines.line(format!("const bool after = {precedes}(own, others[other]);"));
     lines.line("rank += before || (!after && first + other < i);");
     lines.close("}");
     lines.close("}");
-    lines.open(format!("if (i < length && rank < {}) {{", frame::print_extent_factor(scope, &anchor.k)?));
+    lines.open(format!(
+        "if (i < length && rank < {}) {{",
+        frame::print_extent_factor(scope, &anchor.k)?
+    ));
     let kept = [anchor.outer.as_slice(), std::slice::from_ref(&anchor.k)].concat();
     let axes = outer.iter().cloned().chain(["rank".to_owned()]).collect();
     let mut out = BodyPrinter::new(scope, &kept, axes, vec!["own".to_owned(), "(i64)i".to_owned()]);
@@ -84,5 +94,10 @@ pub(super) fn emit(scope: &Scope<'_>, request: &Request<'_>, anchor: &Sort) -> R
             request.device.f32_tflops / 2.0,
         ),
     };
-    Ok(Emitted { family: "sort", skeletons: Vec::new(), text: lines.finish(), entries: vec![entry] })
+    Ok(Emitted {
+        family: "sort",
+        skeletons: Vec::new(),
+        text: lines.finish(),
+        entries: vec![entry],
+    })
 }
