@@ -3,5 +3,6 @@
 //! Absent here: ONNX, rewrite rules, how kernels are made, the environment.
 
 pub mod cpu;
+pub mod engine;
 pub mod host;
 pub mod reference;

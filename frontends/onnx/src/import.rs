@@ -57,6 +57,7 @@ pub fn import(model: &Model) -> Result<Imported, ImportErrors> {
 /// # Errors
 /// [`ImportErrors`] with every problem found.
 pub fn import_with(model: &Model, options: &Options) -> Result<Imported, ImportErrors> {
+    let _span = tracing::info_span!("import", path = %model.path.display()).entered();
     let mut cx = Cx::new(model);
     let Some(graph) = model.proto.graph.as_ref() else {
         cx.errors.push(Diagnostic::of_model(Code::Signature, "the model holds no graph"));

@@ -174,7 +174,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Text made a C identifier: other characters become underscores, and a leading digit gets one.
+/// Text made a C identifier: other characters become underscores, and a prefix goes in front.
 pub fn identifier(text: &str) -> String {
     let body: String =
         text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();

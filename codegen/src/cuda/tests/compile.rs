@@ -6,7 +6,8 @@ use tgc_ir::device_table::{Device, cuda_targets};
 use tgc_ir::kernel_program::{Cell, PoolDivisor, ReduceOp, ScatterOp};
 use tgc_ir::{DType, Dim};
 
-use super::programs::{self, Case, ConvShape, Heads, Layout, ROW_MAJOR};
+use super::programs::{self, Case, Layout, ROW_MAJOR};
+use super::structured::{self, ConvShape, Heads};
 use crate::cuda::assemble;
 use crate::cuda::build::compile_all;
 use crate::cuda::cache::Cache;
@@ -57,8 +58,8 @@ pub(super) fn cases() -> Vec<Case> {
         programs::single(),
         programs::padded(),
         programs::centred(),
-        programs::cached_attention(DType::F16),
-        programs::cached_attention(DType::F32),
+        structured::cached_attention(DType::F16),
+        structured::cached_attention(DType::F32),
         programs::symbolic_depth(DType::F16),
         programs::symbolic_depth(DType::F32),
         programs::softmax(9, 6),
@@ -105,15 +106,20 @@ fn structured() -> Vec<Case> {
     let mut cases = Vec::new();
     for dtype in [DType::F16, DType::BF16, DType::F32] {
         let heads = Heads { query: 4, key: 2, lengths: (50, 77), sizes: (64, 64) };
-        cases.push(programs::attention(dtype, heads, true, false));
-        cases.push(programs::attention(
+        cases.push(structured::attention(dtype, heads, true, false));
+        cases.push(structured::attention(
             dtype,
             Heads { lengths: (1, 33), sizes: (80, 48), ..heads },
             false,
             true,
         ));
-        cases.push(programs::attention(dtype, Heads { sizes: (256, 256), ..heads }, false, false));
-        cases.push(programs::attention(dtype, Heads { sizes: (20, 300), ..heads }, false, false));
+        cases.push(structured::attention(
+            dtype,
+            Heads { sizes: (256, 256), ..heads },
+            false,
+            false,
+        ));
+        cases.push(structured::attention(dtype, Heads { sizes: (20, 300), ..heads }, false, false));
         let shape = ConvShape {
             channels: (1, 24, 40),
             extent: 9,
@@ -123,24 +129,24 @@ fn structured() -> Vec<Case> {
             transposed: false,
             channels_last: false,
         };
-        cases.push(programs::convolution(dtype, shape));
-        cases.push(programs::convolution(dtype, ConvShape { channels_last: true, ..shape }));
-        cases.push(programs::convolution(dtype, ConvShape { transposed: true, ..shape }));
-        cases.push(programs::convolution(dtype, ConvShape { channels: (3, 8, 16), ..shape }));
-        cases.push(programs::convolution(dtype, ConvShape { channels: (10, 1, 1), ..shape }));
+        cases.push(structured::convolution(dtype, shape));
+        cases.push(structured::convolution(dtype, ConvShape { channels_last: true, ..shape }));
+        cases.push(structured::convolution(dtype, ConvShape { transposed: true, ..shape }));
+        cases.push(structured::convolution(dtype, ConvShape { channels: (3, 8, 16), ..shape }));
+        cases.push(structured::convolution(dtype, ConvShape { channels: (10, 1, 1), ..shape }));
     }
     for op in [ReduceOp::Sum, ReduceOp::Max] {
         for divisor in [PoolDivisor::One, PoolDivisor::ValidCount, PoolDivisor::PaddedCount] {
-            cases.push(programs::pool(op, divisor));
+            cases.push(structured::pool(op, divisor));
         }
     }
     for op in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min] {
-        cases.push(programs::running(op, false, false));
-        cases.push(programs::running(op, true, true));
+        cases.push(structured::running(op, false, false));
+        cases.push(structured::running(op, true, true));
     }
-    cases.extend([programs::top(7, true), programs::top(300, false)]);
+    cases.extend([structured::top(7, true), structured::top(300, false)]);
     for op in [ScatterOp::Replace, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Min, ScatterOp::Max] {
-        cases.extend([programs::scatter(op, true), programs::scatter(op, false)]);
+        cases.extend([structured::scatter(op, true), structured::scatter(op, false)]);
     }
     for cell in [
         Cell::Plain,
@@ -148,8 +154,8 @@ fn structured() -> Vec<Case> {
         Cell::Gru { linear_before_reset: false },
         Cell::Gru { linear_before_reset: true },
     ] {
-        cases.push(programs::recurrent(cell, false, false));
-        cases.push(programs::recurrent(cell, true, true));
+        cases.push(structured::recurrent(cell, false, false));
+        cases.push(structured::recurrent(cell, true, true));
     }
     cases
 }

@@ -13,7 +13,8 @@ use super::{Launch, attend_plain};
 use crate::cpu::error::CpuError;
 use crate::cpu::exec::{Exec, Worker, share};
 use crate::cpu::index::Walk;
-use crate::cpu::kernels::gemm::{self, Lhs, PanelShape, Rhs, Rows};
+use crate::cpu::kernels::gemm::{Lhs, PanelShape, Rows};
+use crate::cpu::kernels::product::{self, Rhs};
 use crate::cpu::kernels::region::Region;
 use crate::cpu::kernels::softmax;
 use crate::cpu::program::{Binder, count};
@@ -126,7 +127,7 @@ fn matrix(
 ) -> Result<Matrix, CpuError> {
     let axes = batch.len() + rows.len() + cols.len();
     if let Some((region, affine)) = plain_f32(cx, operand, axes)?
-        && count(cols) % multiple == 0
+        && count(cols).is_multiple_of(multiple)
         && affine.coefs.iter().all(|&c| c >= 0)
         && affine.base >= 0
     {
@@ -218,7 +219,7 @@ impl BoundAttend {
         for p in 0..self.keys.panels() {
             // SAFETY: key rows are inside their region or the evaluated memory.
             unsafe {
-                gemm::pack_rows_as_columns(
+                product::pack_rows_as_columns(
                     exec.isa,
                     k.base,
                     k.rows,
@@ -242,7 +243,7 @@ impl BoundAttend {
             // SAFETY: query rows are readable, panels are packed, scores hold `count` rows of `ld` floats.
             unsafe {
                 let rhs = Rhs::Panels(self.keys);
-                gemm::product(
+                product::product(
                     exec.isa,
                     &q,
                     first,
@@ -387,11 +388,11 @@ impl BoundAttend {
         };
         let lhs = Lhs { base: scores.as_ptr(), rows: Rows::Strided(ld), segments: &[0], run: seen };
         let rhs = Rhs::Rows { n: wide, ld: ldv };
-        let panels = 0..gemm::row_panels(exec.isa, wide);
+        let panels = 0..product::row_panels(exec.isa, wide);
         // SAFETY: weights hold `rows` rows of `seen` floats, values as many rows of `wide` floats, sums `rows` of
         // `wide`.
         unsafe {
-            gemm::product(exec.isa, &lhs, 0, rows, v.base, rhs, panels, sums.as_mut_ptr(), wide)
+            product::product(exec.isa, &lhs, 0, rows, v.base, rhs, panels, sums.as_mut_ptr(), wide)
         };
     }
 

@@ -14,7 +14,8 @@ use crate::cpu::error::CpuError;
 use crate::cpu::exec::{Exec, TILE};
 use crate::cpu::kernels::Isa;
 use crate::cpu::kernels::buffer::Buffer;
-use crate::cpu::kernels::gemm::{self, Lhs, PanelShape, Rhs, Rows};
+use crate::cpu::kernels::gemm::{Lhs, PanelShape, Rows};
+use crate::cpu::kernels::product::{self, Rhs};
 use crate::cpu::kernels::region::Region;
 use crate::cpu::kernels::slots::{Element, Kind};
 use crate::cpu::program::{Binder, count};
@@ -184,7 +185,7 @@ impl Real for f32 {
         // SAFETY: the state has a row per sequence, panels are whole, sums have room for whole vectors.
         unsafe {
             let rhs = Rhs::Panels(shape);
-            gemm::product(
+            product::product(
                 isa,
                 &lhs,
                 0,
@@ -259,7 +260,7 @@ impl BoundRnn {
             let out = &mut panels.as_f32_mut()[shape.start(p)..];
             // SAFETY: `rows` holds a row of `hidden` floats per gate column.
             unsafe {
-                gemm::pack_rows_as_columns(
+                product::pack_rows_as_columns(
                     exec.isa,
                     rows.as_ptr(),
                     Rows::Strided(self.hidden),

@@ -91,6 +91,13 @@ impl Buffer {
     }
 }
 
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the memory is owned and initialised.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.bytes == 0 {

@@ -8,10 +8,13 @@ pub mod lanes;
 pub mod planes;
 pub mod pool;
 pub(crate) mod portable;
+pub mod product;
+pub mod reduce;
 pub mod region;
 pub mod simd;
 pub mod slots;
 pub mod softmax;
+pub mod transfer;
 pub(crate) mod vmath;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;

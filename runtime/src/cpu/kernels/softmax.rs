@@ -1,7 +1,7 @@
 //! One row of attention scores turned into unnormalised probabilities.
 
 use super::isa::Isa;
-use super::lanes::{ReduceRow, RowReduce};
+use super::reduce::{ReduceRow, RowReduce};
 use super::simd::{Kernel, Simd};
 use super::vmath;
 

@@ -163,8 +163,9 @@ fn misaligned_inputs_and_weights_are_read_right() {
     };
     let weight = Tensor::from_f32(&[4, 5], &numbers(20));
     let x = Tensor::from_f32(&[2, 4], &numbers(8));
-    let plain =
-        CpuInstance::new(&engine(linear_plan(), vec![weight.clone()])).run(&[x.clone()]).unwrap();
+    let plain = CpuInstance::new(&engine(linear_plan(), vec![weight.clone()]))
+        .run(std::slice::from_ref(&x))
+        .unwrap();
     let odd = CpuInstance::new(&engine(linear_plan(), vec![shifted(&weight)]))
         .run(&[shifted(&x)])
         .unwrap();

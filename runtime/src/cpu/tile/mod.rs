@@ -4,6 +4,7 @@
 //! whether it varies by row, by column, by both or not at all, and is computed once per what it varies by: a bias
 //! once per column, a token id once per row. Knows no anchor; reductions run over the columns of a row.
 
+mod allocate;
 mod compile;
 mod reduce;
 mod run;

@@ -5,7 +5,8 @@ use tgc_ir::kernel_program::ReduceOp;
 
 use super::scalar::{limits, wrap};
 use crate::cpu::kernels::Isa;
-use crate::cpu::kernels::lanes::{self, Extent, RowReduce};
+use crate::cpu::kernels::lanes::Extent;
+use crate::cpu::kernels::reduce::{RowReduce, reduce_rows};
 use crate::cpu::kernels::region::kind_of;
 use crate::cpu::kernels::slots::{Kind, Slots};
 
@@ -125,7 +126,7 @@ pub(super) fn accumulate(
     };
     match (kind_of(dtype), fast) {
         (Kind::F32, Some(fast)) => {
-            lanes::reduce_rows(isa, slots, fast, src, e, |r, x| {
+            reduce_rows(isa, slots, fast, src, e, |r, x| {
                 states[r].take_real(op, f64::from(x), first)
             });
         }

@@ -8,8 +8,9 @@ use super::{Form, Ins, Level, Op, Program, Reg};
 use crate::cpu::index::{Run, floor_div, floor_mod};
 use crate::cpu::kernels::Isa;
 use crate::cpu::kernels::lanes::{self, Arg, Extent};
-use crate::cpu::kernels::region::{self, Place, Region, kind_of};
+use crate::cpu::kernels::region::{Region, kind_of};
 use crate::cpu::kernels::slots::{Kind, Slots};
+use crate::cpu::kernels::transfer::{self, Place};
 
 /// The points that a program runs over.
 #[derive(Clone, Copy, Debug)]
@@ -152,14 +153,14 @@ fn execute(
                 let place = Place { rows: &scratch.offsets, runs: &scratch.runs };
                 // SAFETY: this program stores to no memory that overlaps this region, and no other kernel runs
                 // meanwhile.
-                if unsafe { region::borrow(&mut scratch.slots, dst, region, *dtype, place) } {
+                if unsafe { transfer::borrow(&mut scratch.slots, dst, region, *dtype, place) } {
                     return;
                 }
             }
             load(scratch, tile, ins.level, region, *dtype, form, *add, *row_mask, *col_mask, dst);
         }
         Op::Gather { region, dtype, index, mask } => {
-            region::gather(
+            transfer::gather(
                 &mut scratch.slots,
                 dst,
                 regions[*region as usize],
@@ -191,7 +192,14 @@ fn execute(
             store(scratch, tile, ins.level, regions[*region as usize], *dtype, form, *add, dst);
         }
         Op::Scatter { region, dtype, index } => {
-            region::scatter(&mut scratch.slots, dst, regions[*region as usize], *dtype, *index, n);
+            transfer::scatter(
+                &mut scratch.slots,
+                dst,
+                regions[*region as usize],
+                *dtype,
+                *index,
+                n,
+            );
         }
     }
 }
@@ -271,11 +279,11 @@ fn load(
     lay(scratch, tile, level, form);
     if add.is_none() && row_mask.is_none() && col_mask.is_none() {
         let place = Place { rows: &scratch.offsets, runs: &scratch.runs };
-        region::load(&mut scratch.slots, dst, 0, region, dtype, place);
+        transfer::load(&mut scratch.slots, dst, 0, region, dtype, place);
         return;
     }
     unfold(scratch, tile, level);
-    region::clear(&mut scratch.slots, dst, kind_of(dtype), level.extent(tile.extent()).count());
+    transfer::clear(&mut scratch.slots, dst, kind_of(dtype), level.extent(tile.extent()).count());
     let elements = region.elements(dtype);
     let width: usize = scratch.runs.iter().map(|r| r.count).sum();
     spans(scratch, col_mask, width);
@@ -294,7 +302,7 @@ fn load(
             let runs = &scratch.runs[span.offset as usize..span.offset as usize + span.count];
             let place = Place { rows: &row, runs };
             if place.range().is_some_and(|(low, high)| low >= 0 && high < elements) {
-                region::load(
+                transfer::load(
                     &mut scratch.slots,
                     dst,
                     r * width + span.stride as usize,
@@ -365,7 +373,7 @@ fn store(
     lay(scratch, tile, level, form);
     let Some(add) = add else {
         let place = Place { rows: &scratch.offsets, runs: &scratch.runs };
-        region::store(&mut scratch.slots, src, 0, region, dtype, place);
+        transfer::store(&mut scratch.slots, src, 0, region, dtype, place);
         return;
     };
     unfold(scratch, tile, level);
@@ -376,7 +384,7 @@ fn store(
         let row = [scratch.offsets[r] + add];
         let place = Place { rows: &row, runs: &scratch.runs };
         if place.range().is_some_and(|(low, high)| low >= 0 && high < elements) {
-            region::store(&mut scratch.slots, src, r * width, region, dtype, place);
+            transfer::store(&mut scratch.slots, src, r * width, region, dtype, place);
         }
     }
 }

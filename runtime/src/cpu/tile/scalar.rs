@@ -212,7 +212,7 @@ pub(super) fn scalar(
         };
     }
     match kind_of(dtype) {
-        Kind::F32 => floats::<f32>(isa, slots, op, dst, args, e, |x| f64::from(x), |x| x as f32),
+        Kind::F32 => floats::<f32>(isa, slots, op, dst, args, e, f64::from, |x| x as f32),
         Kind::F64 => floats::<f64>(isa, slots, op, dst, args, e, |x| x, |x| x),
         Kind::I64 => integers(isa, slots, op, dtype, dst, args, e),
         Kind::Bool => bools(isa, slots, op, dst, args, e),

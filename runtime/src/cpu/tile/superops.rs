@@ -62,8 +62,8 @@ fn flatten(body: &Body, at: u32, leaf: Option<u32>, out: &mut Vec<u32>) {
 fn erf_argument(body: &Body, at: u32) -> Option<u32> {
     let [a, b] = operands(body, at, ScalarOp::Add)?;
     let erf = match (constant(body, a), constant(body, b)) {
-        (Some(one), None) if one == 1.0 => b,
-        (None, Some(one)) if one == 1.0 => a,
+        (Some(1.0), None) => b,
+        (None, Some(1.0)) => a,
         _ => return None,
     };
     let InstKind::Scalar(ScalarOp::Erf, args) = &body.insts[erf as usize].kind else { return None };

@@ -1,0 +1,108 @@
+//! Running engines: one way to open any device. `--device` is a demand: what
+//! cannot run there is an error, never another device.
+
+use tgc_ir::Tensor;
+use tgc_ir::plan::Plan;
+use tgc_runtime::cpu::{CpuEngine, CpuInstance, Options as CpuOptions};
+use tgc_runtime::engine::Engine;
+
+use crate::session::{Failure, Kind, error_chain};
+
+/// Names of devices.
+pub const DEVICES: &[&str] = &["cpu", "reference", "null", "cuda"];
+
+/// A model on a device.
+pub trait Instance: Send {
+    /// Runs on inputs in order; outputs in order.
+    ///
+    /// # Errors
+    /// [`Failure`] when inputs do not fit or the device fails.
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure>;
+}
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Threads of the cpu device; 0 = all.
+    pub threads: usize,
+}
+
+/// Opens an engine on a device.
+///
+/// # Errors
+/// [`Failure`] when the device is unknown or missing, or the engine holds no
+/// plan for it.
+pub fn open(engine: &Engine, device: &str, options: RunOptions) -> Result<Box<dyn Instance>, Failure> {
+    match device {
+        "cpu" => {
+            let plan = plan_for(engine, "cpu")?.clone();
+            let options = CpuOptions { threads: options.threads, isa: None };
+            let cpu = CpuEngine::new(plan, engine.weights.clone(), options)
+                .map_err(|e| Failure::new(Kind::Device, error_chain(&e)))?;
+            Ok(Box::new(Cpu(CpuInstance::new(&cpu))))
+        }
+        "reference" => {
+            let plan = engine.plans.values().next().ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
+            let weights = engine.weights.iter().cloned().map(Some).collect();
+            Ok(Box::new(Reference { plan: plan.clone(), weights }))
+        }
+        "null" => {
+            let plan = engine.plans.values().next().ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
+            Ok(Box::new(Null { plan: plan.clone() }))
+        }
+        "cuda" => Err(cuda_missing()),
+        other => {
+            let hint = crate::session::closest(other, DEVICES.iter().copied());
+            let hint = hint.map_or_else(String::new, |h| format!("; did you mean `{h}`?"));
+            Err(Failure::new(Kind::Usage, format!("`{other}` is no device; {}{hint}", DEVICES.join(", "))))
+        }
+    }
+}
+
+fn cuda_missing() -> Failure {
+    Failure::new(
+        Kind::Device,
+        "no CUDA driver is here (libcuda.so.1 does not load)\n  help: run on a machine with an NVIDIA driver, or with --device cpu",
+    )
+}
+
+fn plan_for<'a>(engine: &'a Engine, target: &str) -> Result<&'a Plan, Failure> {
+    engine.plan(target).map_err(|e| {
+        Failure::new(Kind::Device, format!("{e}\n  help: compile with --target {target}"))
+    })
+}
+
+struct Cpu(CpuInstance);
+
+impl Instance for Cpu {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+        self.0.run(inputs).map_err(|e| Failure::new(Kind::Usage, error_chain(&e)))
+    }
+}
+
+struct Reference {
+    plan: Plan,
+    weights: Vec<Option<Tensor>>,
+}
+
+impl Instance for Reference {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+        tgc_runtime::reference::run_plan(&self.plan, &self.weights, inputs).map_err(|e| Failure::new(Kind::Usage, error_chain(&e)))
+    }
+}
+
+/// Checks and binds inputs, runs nothing, gives zeros of the right types.
+struct Null {
+    plan: Plan,
+}
+
+impl Instance for Null {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+        let binding = tgc_runtime::reference::bind_plan(&self.plan, inputs).map_err(|e| Failure::new(Kind::Usage, e))?;
+        let outputs = self.plan.outputs.iter().map(|port| {
+            let shape = binding.extents(&port.shape).unwrap_or_default();
+            Tensor::zeros(port.dtype, &shape)
+        });
+        Ok(outputs.collect())
+    }
+}
