@@ -84,7 +84,7 @@ pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, String> {
     let mut out = Vec::new();
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(|e| e.to_string())?;
-        let name = entry.name().trim_end_matches(".npy").to_owned();
+        let name = entry.name().map_err(|e| e.to_string())?.trim_end_matches(".npy").to_owned();
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         out.push((name.clone(), read(&bytes).map_err(|e| format!("{name}: {e}"))?));

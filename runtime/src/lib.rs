@@ -3,6 +3,7 @@
 //! Absent here: ONNX, rewrite rules, how kernels are made, the environment.
 
 pub mod cpu;
+pub mod cuda;
 pub mod engine;
 pub mod host;
 pub mod reference;

@@ -51,6 +51,36 @@ pub enum Expr {
     Max(Box<Expr>, Box<Expr>),
 }
 
+impl Expr {
+    /// True when it reads no value and no axis from number `axes` on.
+    pub fn uses_only(&self, axes: usize) -> bool {
+        match self {
+            Expr::Affine(a) => a.coefs.iter().skip(axes).all(|&c| c == 0),
+            Expr::Value(_) => false,
+            Expr::Add(a, b)
+            | Expr::Mul(a, b)
+            | Expr::FloorDiv(a, b)
+            | Expr::Mod(a, b)
+            | Expr::Min(a, b)
+            | Expr::Max(a, b) => a.uses_only(axes) && b.uses_only(axes),
+        }
+    }
+
+    /// Its value at a point; `None` when it reads a computed value.
+    pub fn value(&self, at: &[i64]) -> Option<i64> {
+        Some(match self {
+            Expr::Affine(a) => a.coefs.iter().zip(at).fold(a.base, |sum, (c, x)| sum + c * x),
+            Expr::Value(_) => return None,
+            Expr::Add(a, b) => a.value(at)?.wrapping_add(b.value(at)?),
+            Expr::Mul(a, b) => a.value(at)?.wrapping_mul(b.value(at)?),
+            Expr::FloorDiv(a, b) => floor_div(a.value(at)?, b.value(at)?),
+            Expr::Mod(a, b) => floor_mod(a.value(at)?, b.value(at)?),
+            Expr::Min(a, b) => a.value(at)?.min(b.value(at)?),
+            Expr::Max(a, b) => a.value(at)?.max(b.value(at)?),
+        })
+    }
+}
+
 /// `affine + rest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {

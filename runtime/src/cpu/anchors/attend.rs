@@ -8,11 +8,11 @@ use tgc_ir::DType;
 use tgc_ir::kernel_program::{Attend, InstKind, Operand};
 use tgc_ir::scalar::ScalarOp;
 
-use super::contract::{RowStarts, coordinates, eval_rows, plain_f32};
+use super::contract::{coordinates, eval_rows};
+use super::in_place::{InPlace, RowStarts};
 use super::{Launch, attend_plain};
 use crate::cpu::error::CpuError;
 use crate::cpu::exec::{Exec, Worker, share};
-use crate::cpu::index::Walk;
 use crate::cpu::kernels::gemm::{Lhs, PanelShape, Rows};
 use crate::cpu::kernels::product::{self, Rhs};
 use crate::cpu::kernels::region::Region;
@@ -48,7 +48,7 @@ pub(super) struct BoundAttend {
 #[derive(Debug)]
 enum Matrix {
     /// In place, rows contiguous.
-    Direct { region: usize, base: i64, fixed: Vec<i64>, rows: RowStarts, last: i64 },
+    Direct(InPlace),
     /// Evaluated into memory of the worker.
     Evaluated(Program),
 }
@@ -125,33 +125,12 @@ fn matrix(
     cols: &[i64],
     multiple: usize,
 ) -> Result<Matrix, CpuError> {
-    let axes = batch.len() + rows.len() + cols.len();
-    if let Some((region, affine)) = plain_f32(cx, operand, axes)?
+    if let Some(matrix) = InPlace::of(cx, operand, batch, rows, cols)?
         && count(cols).is_multiple_of(multiple)
-        && affine.coefs.iter().all(|&c| c >= 0)
-        && affine.base >= 0
     {
-        let (fixed, rest) = affine.coefs.split_at(batch.len());
-        let (r, c) = rest.split_at(rows.len());
-        let walk = Walk::new(rows, r);
         // Values are read as rows of one stride; queries and keys through any row starts.
-        if (Walk::new(cols, c).stride() == Some(1) || count(cols) == 1)
-            && (multiple == 1 || walk.stride().is_some())
-        {
-            let last = affine.range(&[batch, rows, cols].concat()).1;
-            let rows = match walk.stride() {
-                Some(s) => RowStarts::Strided(s as usize),
-                None => RowStarts::Table(
-                    (0..count(rows) as i64).map(|i| walk.offset(i) as usize).collect(),
-                ),
-            };
-            return Ok(Matrix::Direct {
-                region,
-                base: affine.base,
-                fixed: fixed.to_vec(),
-                rows,
-                last,
-            });
+        if multiple == 1 || matches!(matrix.rows, RowStarts::Strided(_)) {
+            return Ok(Matrix::Direct(matrix));
         }
     }
     Ok(Matrix::Evaluated(cx.operand(operand, [batch, rows, cols], 0)?))
@@ -215,7 +194,7 @@ impl BoundAttend {
         let (q_memory, rest) = side.as_f32_mut().split_at_mut(BLOCK * d);
         let (k_memory, v_memory) = rest.split_at_mut(self.n * d.max(wide));
 
-        let k = self.view(exec, worker, regions, &self.k, &fixed, 0..self.n, d, d, k_memory);
+        let k = self.view(exec, worker, regions, &self.k, b, &fixed, 0..self.n, d, d, k_memory);
         for p in 0..self.keys.panels() {
             // SAFETY: key rows are inside their region or the evaluated memory.
             unsafe {
@@ -230,13 +209,23 @@ impl BoundAttend {
             };
         }
         let v =
-            self.view(exec, worker, regions, &self.v, &fixed, 0..self.n, self.e, wide, v_memory);
+            self.view(exec, worker, regions, &self.v, b, &fixed, 0..self.n, self.e, wide, v_memory);
         let mut row = rows.start;
         while row < rows.end {
             let count = block.min(rows.end - row);
-            let q =
-                self.view(exec, worker, regions, &self.q, &fixed, row..row + count, d, d, q_memory);
-            let first = if matches!(self.q, Matrix::Direct { .. }) { row } else { 0 };
+            let q = self.view(
+                exec,
+                worker,
+                regions,
+                &self.q,
+                b,
+                &fixed,
+                row..row + count,
+                d,
+                d,
+                q_memory,
+            );
+            let first = if matches!(self.q, Matrix::Direct(_)) { row } else { 0 };
             let q = Lhs { base: q.base, rows: q.rows, segments: &[0], run: d };
             let seen = self.seen(row, count);
             let panels = 0..seen.div_ceil(self.keys.width().max(1)).min(self.keys.panels());
@@ -301,6 +290,7 @@ impl BoundAttend {
         worker: &mut Worker,
         regions: &[Region],
         matrix: &'a Matrix,
+        b: usize,
         fixed: &[i64],
         rows: std::ops::Range<usize>,
         width: usize,
@@ -308,12 +298,10 @@ impl BoundAttend {
         memory: &mut [f32],
     ) -> View<'a> {
         match matrix {
-            Matrix::Direct { region, base, fixed: by, rows, last } => {
-                if self.n > 0 && width > 0 {
-                    regions[*region].check_floats(*last);
-                }
-                let start = by.iter().zip(fixed).fold(*base, |o, (c, x)| o + c * x) as usize;
-                View { base: regions[*region].float_at(start), rows: rows.view() }
+            Matrix::Direct(matrix) => {
+                let empty = rows.is_empty() || width == 0;
+                let base = if empty { std::ptr::null() } else { matrix.start(regions, b) };
+                View { base, rows: matrix.rows.view() }
             }
             Matrix::Evaluated(program) => {
                 let count = rows.len();

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use tgc_ir::DType;
-use tgc_ir::kernel_program::{Contract, InstKind, Operand};
+use tgc_ir::kernel_program::{Contract, Operand};
 
+use super::in_place::InPlace;
 use super::{Bound, Launch, integer};
 use crate::cpu::error::CpuError;
 use crate::cpu::exec::{Exec, Worker, share};
-use crate::cpu::index::{bind as bind_dim, split};
+use crate::cpu::index::bind as bind_dim;
 use crate::cpu::kernels::Isa;
 use crate::cpu::kernels::buffer::Buffer;
 use crate::cpu::kernels::gemm::{self, BLOCK_ROWS, Block, Lhs, PanelShape, Rows, TILE_FLOATS};
@@ -36,28 +37,10 @@ struct BoundContract {
 /// Rows of the left operand.
 #[derive(Debug)]
 enum Left {
-    /// In place: element (m, k) of batch b at `base + fixed . b + rows(m) + k`.
-    Direct { region: usize, base: i64, fixed: Vec<i64>, rows: RowStarts, last: i64 },
+    /// Where they are.
+    Direct(InPlace),
     /// Evaluated into row-major memory first.
     Evaluated(Program),
-}
-
-/// Where rows start.
-#[derive(Debug)]
-pub(super) enum RowStarts {
-    /// Evenly spaced.
-    Strided(usize),
-    /// Anywhere.
-    Table(Vec<usize>),
-}
-
-impl RowStarts {
-    pub(super) fn view(&self) -> Rows<'_> {
-        match self {
-            RowStarts::Strided(s) => Rows::Strided(*s),
-            RowStarts::Table(t) => Rows::Table(t),
-        }
-    }
 }
 
 /// Panels of the right operand.
@@ -88,8 +71,8 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Contract) -> Result<Bound, CpuError> {
     } else {
         Right::Packed(rhs_program)
     };
-    let lhs = match direct(cx, &a.lhs, &batch, &m, &k)? {
-        Some(direct) => direct,
+    let lhs = match InPlace::of(cx, &a.lhs, &batch, &m, &k)? {
+        Some(matrix) => Left::Direct(matrix),
         None => Left::Evaluated(cx.operand(&a.lhs, [&batch, &m, &k], 0)?),
     };
     let epilogue = cx.epilogue(&a.epilogue, [&batch, &m, &n], 1, false)?;
@@ -105,53 +88,6 @@ fn varies_with(cx: &Binder<'_>, operand: &Operand, axes: usize) -> Result<bool, 
             .any(|s| tgc_ir::kernel_program::as_axis(s).is_some_and(|a| a < axes))
     });
     Ok(used)
-}
-
-/// An unguarded single-precision load, as region, element offset and coefficients of all axes.
-pub(super) fn plain_f32(
-    cx: &Binder<'_>,
-    operand: &Operand,
-    axes: usize,
-) -> Result<Option<(usize, crate::cpu::index::Affine)>, CpuError> {
-    let InstKind::Load(load) = &operand.body.insts[operand.value as usize].kind else {
-        return Ok(None);
-    };
-    let (dtype, strides) = &cx.buffers[load.buffer as usize];
-    if *dtype != DType::F32 || !load.guards.is_empty() {
-        return Ok(None);
-    }
-    let mut sum = tgc_ir::Dim::ZERO;
-    for (dim, &stride) in load.index.iter().zip(strides) {
-        sum = sum + bind_dim(dim, cx.symbols) * tgc_ir::Dim::Const(stride);
-    }
-    let parts = split(&sum, axes).map_err(|e| cx.dim_error(e))?;
-    Ok(parts.rest.is_none().then_some((load.buffer as usize, parts.affine)))
-}
-
-fn direct(
-    cx: &Binder<'_>,
-    lhs: &Operand,
-    batch: &[i64],
-    m: &[i64],
-    k: &[i64],
-) -> Result<Option<Left>, CpuError> {
-    let Some((region, affine)) = plain_f32(cx, lhs, batch.len() + m.len() + k.len())? else {
-        return Ok(None);
-    };
-    let (b, rest) = affine.coefs.split_at(batch.len());
-    let (rows, cols) = rest.split_at(m.len());
-    let cols = crate::cpu::index::Walk::new(k, cols);
-    let contiguous = cols.stride() == Some(1) || count(k) == 1;
-    if !contiguous || rows.iter().any(|&c| c < 0) || affine.range(&[batch, m, k].concat()).0 < 0 {
-        return Ok(None);
-    }
-    let last = affine.range(&[batch, m, k].concat()).1;
-    let rows = crate::cpu::index::Walk::new(m, rows);
-    let rows = match rows.stride() {
-        Some(s) => RowStarts::Strided(s as usize),
-        None => RowStarts::Table((0..count(m) as i64).map(|i| rows.offset(i) as usize).collect()),
-    };
-    Ok(Some(Left::Direct { region, base: affine.base, fixed: b.to_vec(), rows, last }))
 }
 
 fn pack_constant(
@@ -394,17 +330,10 @@ impl BoundContract {
         };
         let segments = [0];
         let lhs = match &self.lhs {
-            Left::Direct { region, base, fixed, rows, last } => {
-                if self.k > 0 {
-                    regions[*region].check_floats(*last);
-                }
-                let start = fixed.iter().zip(&coords).fold(*base, |o, (c, x)| o + c * x) as usize;
-                Lhs {
-                    base: regions[*region].float_at(start),
-                    rows: rows.view(),
-                    segments: &segments,
-                    run: self.k,
-                }
+            Left::Direct(matrix) => {
+                // Without k nothing is read, and the matrix may be empty.
+                let base = if self.k > 0 { matrix.start(regions, b) } else { std::ptr::null() };
+                Lhs { base, rows: matrix.rows.view(), segments: &segments, run: self.k }
             }
             Left::Evaluated(_) => {
                 let base = shared[0].float_at(b * self.m * self.k);
@@ -419,7 +348,7 @@ impl BoundContract {
             finish_block(exec.isa, scratch, &self.epilogue, regions, &coords, &block, row);
         };
         // SAFETY: the left operand's elements are inside its region (checked against its last element;
-        // offsets are non-negative by `direct`), and no kernel writes an operand of its own product.
+        // offsets are non-negative by `InPlace::of`), and no kernel writes an operand of its own product.
         unsafe { gemm::contract(exec.isa, &lhs, rows, shape, packed, panels, tile, &mut sink) };
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tgc_ir::DType;
 use tgc_ir::kernel_program::{Conv, Operand};
 
-use super::contract::{RowStarts, eval_rows, plain_f32};
+use super::contract::eval_rows;
+use super::in_place::{RowStarts, plain_f32};
 use super::staging::{SLACK, Staged, Windows};
 use super::{Bound, Launch, conv_depthwise, conv_plain};
 use crate::cpu::error::CpuError;

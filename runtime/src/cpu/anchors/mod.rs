@@ -6,6 +6,7 @@ mod contract;
 mod conv;
 mod conv_depthwise;
 mod conv_plain;
+mod in_place;
 mod integer;
 mod loops;
 mod pool;

@@ -263,7 +263,7 @@ unsafe fn block<S: Simd>(
         unsafe {
             let mut starts = [lhs.base; 8];
             for (r, start) in starts.iter_mut().enumerate().take(mr) {
-                *start = lhs.base.add(lhs.rows.start(row + done + r));
+                *start = lhs.base.wrapping_add(lhs.rows.start(row + done + r));
             }
             let out = tile.as_mut_ptr().add(done * ld);
             micro(s, mr, nv, &starts, lhs.segments, lhs.run, panel.as_ptr(), ld, out, ld, false);

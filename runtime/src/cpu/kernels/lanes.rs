@@ -310,13 +310,14 @@ unsafe fn row<S: Simd, O: Op2, const SA: bool, const SB: bool>(
     unsafe {
         let xa = if SA { s.splat(*a) } else { s.splat(0.0) };
         let xb = if SB { s.splat(*b) } else { s.splat(0.0) };
-        let mut i = 0;
-        while i + S::N <= width || (slack && i < width) {
+        let vectors = if slack { width.div_ceil(S::N) } else { width / S::N };
+        for v in 0..vectors {
+            let i = v * S::N;
             let va = if SA { xa } else { s.load(a.add(i)) };
             let vb = if SB { xb } else { s.load(b.add(i)) };
             s.store(dst.add(i), O::eval(s, va, vb));
-            i += S::N;
         }
+        let i = vectors * S::N;
         if i < width {
             let n = width - i;
             let va = if SA { xa } else { s.load_n(a.add(i), n) };

@@ -71,7 +71,8 @@ impl Kernel for Product<'_, '_> {
                 unsafe {
                     let mut starts = [self.lhs.base; 8];
                     for (r, start) in starts.iter_mut().enumerate().take(mr) {
-                        *start = self.lhs.base.add(self.lhs.rows.start(self.first + done + r));
+                        *start =
+                            self.lhs.base.wrapping_add(self.lhs.rows.start(self.first + done + r));
                     }
                     let c = self.c.add(done * self.ldc + col);
                     let b = self.b.add(start);

@@ -329,3 +329,24 @@ fn causal_blocks_are_skipped_without_a_trace() {
         check(&program, &attention_data(&mut draw, &z, F32, &[1]), 2e-6);
     }
 }
+
+/// Query heads share key heads: the head index of keys and values is divided.
+#[test]
+fn grouped_heads_read_their_keys_in_place() {
+    let mut draw = Draw::new(11);
+    let z = Heads { b: 2, h: 6, m: 9, n: 9, d: 8, e: 16 };
+    let mut program = attention(&z, F32, identity(F32), identity(F32), None, &[1]);
+    let shared = axis(1).floor_div(&tgc_ir::Dim::Const(3));
+    let Anchor::Attend(attend) = &mut program.anchor else { panic!("attention") };
+    for (buffer, operand) in [(1, &mut attend.k), (2, &mut attend.v)] {
+        let mut body = Body::default();
+        let value = body.push(F32, load(buffer, vec![axis(0), axis(2), shared.clone(), axis(3)]));
+        *operand = Operand { body, value };
+    }
+    program.buffers[1] = argument(Access::Read, F32, &[2, 9, 2, 8]);
+    program.buffers[2] = argument(Access::Read, F32, &[2, 9, 2, 16]);
+    let mut data = attention_data(&mut draw, &z, F32, &[1]);
+    data[1] = draw.tensor(F32, &[2, 9, 2, 8]);
+    data[2] = draw.tensor(F32, &[2, 9, 2, 16]);
+    check(&program, &data, 2e-6);
+}

@@ -1,0 +1,186 @@
+//! Verification by default: what was compiled is compared with what was
+//! imported, on the reference, on usual and on hard inputs.
+//!
+//! * Layer 3: the optimised graph gives what the imported graph gives.
+//! * Layer 4: the plan's kernels, run by the reference that defines every
+//!   anchor, give what the graph gives; and so does the cpu device.
+//!
+//! Tolerance: the error against the imported graph in f64 is at most four
+//! times the error of that graph rounded to the declared dtypes after each op,
+//! plus a floor of a few units in the last place of the largest magnitude.
+
+use std::collections::BTreeMap;
+
+use tgc_ir::bind::Binding;
+use tgc_ir::eval::{Mode, run};
+use tgc_ir::graph::Graph;
+use tgc_ir::op::Op;
+use tgc_ir::{Symbol, Tensor};
+
+use crate::device::{RunOptions, open};
+use crate::inputs::{Style, random};
+use crate::session::{Failure, Kind, Outcome, error_chain};
+use crate::tolerance::compare;
+
+/// Multiply-adds that the reference does in a second, roughly.
+const REFERENCE_RATE: f64 = 2.0e7;
+/// Units in the last place of the largest magnitude that are always allowed.
+const FLOOR_ULPS: f64 = 16.0;
+/// Times the rounding error of the declared dtypes that is allowed.
+const SLACK: f64 = 4.0;
+
+/// Compares stages and records what was done; an error when one differs.
+///
+/// # Errors
+/// [`Failure`] of kind verification, naming output, error and tolerance.
+pub fn verify(outcome: &mut Outcome, seconds: f64) -> Result<(), Failure> {
+    let Some(binding) = small_binding(&outcome.imported) else {
+        let why = "everything: no small binding of the symbols satisfies the model's constraints".to_owned();
+        outcome.engine.provenance.verification.not_reached.push(why);
+        return Ok(());
+    };
+    let estimate = work(&outcome.imported, &binding) / REFERENCE_RATE;
+    // Imported in two modes, optimised, kernels: four evaluations per style.
+    let rounds = [Style::Usual, Style::Hard];
+    let mut spent = 0.0;
+    for style in rounds {
+        if spent + 4.0 * estimate > seconds {
+            let why = format!(
+                "{style:?} inputs: the reference would take about {:.0} s more, the budget is {seconds:.0} s (--verify-seconds)",
+                4.0 * estimate
+            );
+            outcome.engine.provenance.verification.not_reached.push(why);
+            continue;
+        }
+        spent += 4.0 * estimate;
+        round(outcome, &binding, style)?;
+    }
+    for target in outcome.built.keys() {
+        let why = format!("CUDA text for {target}: it compiles, but nothing here can execute it");
+        outcome.engine.provenance.verification.not_reached.push(why);
+    }
+    Ok(())
+}
+
+fn round(outcome: &mut Outcome, binding: &Binding, style: Style) -> Result<(), Failure> {
+    let inputs = random(&outcome.imported, binding, 1, style)?;
+    let names: Vec<String> = crate::inputs::ports(&outcome.imported).into_iter().map(|(n, _)| n).collect();
+    let named: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(inputs.iter().cloned()).collect();
+    let evaluate = |graph: &Graph, mode| run(graph, &named, mode);
+    let wanted = match evaluate(&outcome.imported, Mode::Exact) {
+        Ok(wanted) => wanted,
+        // Random inputs can violate what a model requires of its data.
+        Err(e) => {
+            let why = format!("{style:?} inputs: the imported graph does not evaluate on random ones ({e})");
+            outcome.engine.provenance.verification.not_reached.push(why);
+            return Ok(());
+        }
+    };
+    let internal = |what: &str, e: &dyn std::error::Error| Failure::new(Kind::Verification, format!("{what}: {}", error_chain(e)));
+    let rounded = evaluate(&outcome.imported, Mode::Rounded).map_err(|e| internal("the imported graph", &e))?;
+    let limits: Vec<f64> = wanted.iter().zip(&rounded).map(|(w, r)| allowed(w, r)).collect();
+    let optimised = evaluate(&outcome.optimised, Mode::Exact).map_err(|e| internal("the optimised graph", &e))?;
+    check(outcome, &format!("{style:?} inputs, optimised graph"), &optimised, &wanted, &limits)?;
+    let weights: Vec<Option<Tensor>> = outcome.engine.weights.iter().cloned().map(Some).collect();
+    if let Some(plan) = outcome.engine.plans.values().next() {
+        let kernels = tgc_runtime::reference::run_plan(plan, &weights, &inputs).map_err(|e| internal("the kernels", &e))?;
+        check(outcome, &format!("{style:?} inputs, kernel programs"), &kernels, &wanted, &limits)?;
+    }
+    if outcome.engine.plans.contains_key("cpu") {
+        let mut cpu = open(&outcome.engine, "cpu", RunOptions::default())?;
+        let got = cpu.run(&inputs)?;
+        check(outcome, &format!("{style:?} inputs, cpu device"), &got, &wanted, &limits)?;
+    }
+    Ok(())
+}
+
+/// The allowed error of an output.
+fn allowed(want: &Tensor, rounded: &Tensor) -> f64 {
+    let Ok(difference) = compare(rounded, want, 0.0, 1.0) else { return 0.0 };
+    let epsilon = want.dtype().epsilon().unwrap_or(0.0).max(f64::from(f32::EPSILON));
+    let rounding = if difference.max_abs.is_finite() { difference.max_abs } else { 0.0 };
+    SLACK * rounding + FLOOR_ULPS * epsilon * difference.max_want.max(f64::MIN_POSITIVE)
+}
+
+fn check(outcome: &mut Outcome, what: &str, got: &[Tensor], want: &[Tensor], limits: &[f64]) -> Result<(), Failure> {
+    let mut worst = 0.0f64;
+    for (i, ((got, want), limit)) in got.iter().zip(want).zip(limits).enumerate() {
+        let name = outcome.imported.outputs()[i].name.clone();
+        let difference = compare(got, want, 0.0, *limit)
+            .map_err(|e| Failure::new(Kind::Verification, format!("{what}: output `{name}`: {e}")))?;
+        if difference.excess > 1.0 {
+            let at = difference.at;
+            return Err(Failure::new(
+                Kind::Verification,
+                format!(
+                    "{what}: output `{name}` differs by {:.3e} where {limit:.3e} is allowed\n  at element {at}: {:?} instead of {:?}\n  help: `tgc opt --check-each` names the first pass that changes an answer; --no-verify skips this check",
+                    difference.max_abs,
+                    got.value(at).as_f64(),
+                    want.value(at).as_f64()
+                ),
+            ));
+        }
+        worst = worst.max(difference.max_abs / limit.max(f64::MIN_POSITIVE));
+    }
+    let line = format!("{what}: {} outputs, largest error {:.0} % of the tolerance", want.len(), 100.0 * worst);
+    outcome.engine.provenance.verification.checks.push(line);
+    Ok(())
+}
+
+/// Small values of the symbols that satisfy bounds and constraints.
+pub fn small_binding(graph: &Graph) -> Option<Binding> {
+    let symbols: Vec<(Symbol, tgc_ir::facts::Bounds)> =
+        graph.facts.symbols().map(|(s, b)| (s.clone(), *b)).collect();
+    let data: Vec<&Symbol> = graph.data_symbols.iter().map(|(s, _)| s).collect();
+    // A few sizes, distinct per symbol where possible, then equal ones, then multiples of 32.
+    let tries: [&dyn Fn(usize) -> i64; 8] =
+        [&|i| 2 + i as i64, &|_| 2, &|_| 8, &|_| 3, &|_| 1, &|i| 16 * (1 + i as i64 % 2), &|_| 32, &|_| 64];
+    for size in tries {
+        let mut values = BTreeMap::new();
+        for (i, (symbol, bounds)) in symbols.iter().enumerate() {
+            if data.contains(&symbol) {
+                continue;
+            }
+            let step = bounds.multiple_of.max(1);
+            let value = size(i).max(bounds.low).min(bounds.high.unwrap_or(i64::MAX));
+            values.insert(symbol.clone(), (value + step - 1) / step * step);
+        }
+        // Equality constraints fix symbols.
+        for require in graph.facts.requires() {
+            if require.relation == tgc_ir::facts::Relation::Equal {
+                let known = values.clone();
+                for (a, b) in [(&require.lhs, &require.rhs), (&require.rhs, &require.lhs)] {
+                    if let (Some(symbol), Ok(value)) = (a.as_symbol(), b.eval(&|s| known.get(s).copied())) {
+                        values.insert(symbol.clone(), value);
+                    }
+                }
+            }
+        }
+        let binding = Binding(values);
+        if binding.check_facts(&graph.facts).is_ok() {
+            return Some(binding);
+        }
+    }
+    None
+}
+
+/// Multiply-adds and elements that one evaluation touches.
+fn work(graph: &Graph, binding: &Binding) -> f64 {
+    let live = graph.live();
+    let size = |dims: &[tgc_ir::Dim]| dims.iter().map(|d| binding.eval(d).unwrap_or(64).max(0) as f64).product::<f64>();
+    graph
+        .ids()
+        .filter(|id| live[id.index()] && !graph.op(*id).is_leaf())
+        .map(|id| {
+            let own = size(graph.shape(id));
+            match graph.op(id) {
+                Op::Contract { spec } => size(&spec.extents),
+                Op::Conv { .. } => own * size(&graph.shape(graph.operands(id)[1])[1..]),
+                Op::Attend { spec } => size(&spec.extents),
+                Op::Pool { spec } => own * spec.kernel.iter().product::<i64>() as f64,
+                Op::Rnn { .. } => own * 8.0 * size(graph.shape(graph.operands(id)[1])),
+                _ => 4.0 * own,
+            }
+        })
+        .sum()
+}
