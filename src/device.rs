@@ -32,7 +32,11 @@ pub struct RunOptions {
 /// # Errors
 /// [`Failure`] when the device is unknown or missing, or the engine holds no
 /// plan for it.
-pub fn open(engine: &Engine, device: &str, options: RunOptions) -> Result<Box<dyn Instance>, Failure> {
+pub fn open(
+    engine: &Engine,
+    device: &str,
+    options: RunOptions,
+) -> Result<Box<dyn Instance>, Failure> {
     match device {
         "cpu" => {
             let plan = plan_for(engine, "cpu")?.clone();
@@ -42,19 +46,30 @@ pub fn open(engine: &Engine, device: &str, options: RunOptions) -> Result<Box<dy
             Ok(Box::new(Cpu(CpuInstance::new(&cpu))))
         }
         "reference" => {
-            let plan = engine.plans.values().next().ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
+            let plan = engine
+                .plans
+                .values()
+                .next()
+                .ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
             let weights = engine.weights.iter().cloned().map(Some).collect();
             Ok(Box::new(Reference { plan: plan.clone(), weights }))
         }
         "null" => {
-            let plan = engine.plans.values().next().ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
+            let plan = engine
+                .plans
+                .values()
+                .next()
+                .ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
             Ok(Box::new(Null { plan: plan.clone() }))
         }
         "cuda" => Err(cuda_missing()),
         other => {
             let hint = crate::session::closest(other, DEVICES.iter().copied());
             let hint = hint.map_or_else(String::new, |h| format!("; did you mean `{h}`?"));
-            Err(Failure::new(Kind::Usage, format!("`{other}` is no device; {}{hint}", DEVICES.join(", "))))
+            Err(Failure::new(
+                Kind::Usage,
+                format!("`{other}` is no device; {}{hint}", DEVICES.join(", ")),
+            ))
         }
     }
 }
@@ -87,7 +102,8 @@ struct Reference {
 
 impl Instance for Reference {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
-        tgc_runtime::reference::run_plan(&self.plan, &self.weights, inputs).map_err(|e| Failure::new(Kind::Usage, error_chain(&e)))
+        tgc_runtime::reference::run_plan(&self.plan, &self.weights, inputs)
+            .map_err(|e| Failure::new(Kind::Usage, error_chain(&e)))
     }
 }
 
@@ -98,7 +114,8 @@ struct Null {
 
 impl Instance for Null {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
-        let binding = tgc_runtime::reference::bind_plan(&self.plan, inputs).map_err(|e| Failure::new(Kind::Usage, e))?;
+        let binding = tgc_runtime::reference::bind_plan(&self.plan, inputs)
+            .map_err(|e| Failure::new(Kind::Usage, e))?;
         let outputs = self.plan.outputs.iter().map(|port| {
             let shape = binding.extents(&port.shape).unwrap_or_default();
             Tensor::zeros(port.dtype, &shape)

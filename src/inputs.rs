@@ -37,7 +37,11 @@ pub fn read(spec: &str, ports: &[(String, TensorType)]) -> Result<Vec<Named>, Fa
         "npy" => (String::new(), crate::npy::read(&bytes).map_err(fail)?),
         "pb" => tgc_onnx::read_tensor_pb(bytes.into()).map_err(|e| fail(e.to_string()))?,
         "bin" | "dat" | "raw" => return read_raw(name, bytes, ports).map_err(fail),
-        other => return Err(fail(format!("`.{other}` is no tensor format; npz, npy, pb, bin or a folder of ONNX test data"))),
+        other => {
+            return Err(fail(format!(
+                "`.{other}` is no tensor format; npz, npy, pb, bin or a folder of ONNX test data"
+            )));
+        }
     };
     let name = name.map_or(own_name, str::to_owned);
     if name.is_empty() {
@@ -46,25 +50,42 @@ pub fn read(spec: &str, ports: &[(String, TensorType)]) -> Result<Vec<Named>, Fa
     Ok(vec![(name, tensor)])
 }
 
-fn read_raw(name: Option<&str>, bytes: Vec<u8>, ports: &[(String, TensorType)]) -> Result<Vec<Named>, String> {
+fn read_raw(
+    name: Option<&str>,
+    bytes: Vec<u8>,
+    ports: &[(String, TensorType)],
+) -> Result<Vec<Named>, String> {
     let name = name.ok_or("say which input it is: NAME=FILE")?;
-    let (_, ty) = ports.iter().find(|(n, _)| n == name).ok_or_else(|| format!("there is no input `{name}`"))?;
-    let shape = ty.const_shape().ok_or_else(|| format!("raw bytes need known extents, `{name}` is {ty}"))?;
+    let (_, ty) = ports
+        .iter()
+        .find(|(n, _)| n == name)
+        .ok_or_else(|| format!("there is no input `{name}`"))?;
+    let shape = ty
+        .const_shape()
+        .ok_or_else(|| format!("raw bytes need known extents, `{name}` is {ty}"))?;
     let shape = shape.into_iter().map(|d| usize::try_from(d).unwrap_or(0)).collect();
-    Ok(vec![(name.to_owned(), Tensor::new(ty.dtype, shape, bytes.into()).map_err(|e| e.to_string())?)])
+    Ok(vec![(
+        name.to_owned(),
+        Tensor::new(ty.dtype, shape, bytes.into()).map_err(|e| e.to_string())?,
+    )])
 }
 
 /// Reads `STEM_0.pb`, `STEM_1.pb`, … as the ports in order.
 ///
 /// # Errors
 /// [`Failure`] naming the file.
-pub fn read_folder(folder: &Path, stem: &str, ports: &[(String, TensorType)]) -> Result<Vec<Named>, Failure> {
+pub fn read_folder(
+    folder: &Path,
+    stem: &str,
+    ports: &[(String, TensorType)],
+) -> Result<Vec<Named>, Failure> {
     let mut out = Vec::new();
     for (i, (name, _)) in ports.iter().enumerate() {
         let path = folder.join(format!("{stem}_{i}.pb"));
         let fail = |why: String| Failure::new(Kind::File, format!("{}: {why}", path.display()));
         let bytes = std::fs::read(&path).map_err(|e| fail(e.to_string()))?;
-        let (_, tensor) = tgc_onnx::read_tensor_pb(bytes.into()).map_err(|e| fail(e.to_string()))?;
+        let (_, tensor) =
+            tgc_onnx::read_tensor_pb(bytes.into()).map_err(|e| fail(e.to_string()))?;
         out.push((name.clone(), tensor));
     }
     Ok(out)
@@ -79,20 +100,36 @@ pub fn arrange(given: Vec<Named>, ports: &[(String, TensorType)]) -> Result<Vec<
     if let Some((unknown, _)) = given.iter().find(|(n, _)| ports.iter().all(|(p, _)| p != n)) {
         let hint = closest(unknown, ports.iter().map(|(n, _)| n.as_str()));
         let names = ports.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ");
-        let hint = hint.map_or_else(|| format!("the inputs are {names}"), |h| format!("did you mean `{h}`?"));
-        return Err(Failure::new(Kind::Usage, format!("the model has no input `{unknown}`; {hint}")));
+        let hint = hint
+            .map_or_else(|| format!("the inputs are {names}"), |h| format!("did you mean `{h}`?"));
+        return Err(Failure::new(
+            Kind::Usage,
+            format!("the model has no input `{unknown}`; {hint}"),
+        ));
     }
     ports
         .iter()
         .map(|(name, ty)| {
             let found = given.iter().find(|(n, _)| n == name);
-            let (_, tensor) = found.ok_or_else(|| Failure::new(Kind::Usage, format!("input `{name}` ({ty}) was not given")))?;
+            let (_, tensor) = found.ok_or_else(|| {
+                Failure::new(Kind::Usage, format!("input `{name}` ({ty}) was not given"))
+            })?;
             if tensor.dtype() != ty.dtype {
-                let message = format!("input `{name}` is {ty}, {}{:?} was given", tensor.dtype(), tensor.shape());
+                let message = format!(
+                    "input `{name}` is {ty}, {}{:?} was given",
+                    tensor.dtype(),
+                    tensor.shape()
+                );
                 return Err(Failure::new(Kind::Usage, message));
             }
-            let single = tensor.len() == 1 && ty.shape.iter().all(|d| d.is(1)) && tensor.shape().len() != ty.rank();
-            Ok(if single { tensor.reshaped(&vec![1; ty.rank()]).unwrap_or_else(|| tensor.clone()) } else { tensor.clone() })
+            let single = tensor.len() == 1
+                && ty.shape.iter().all(|d| d.is(1))
+                && tensor.shape().len() != ty.rank();
+            Ok(if single {
+                tensor.reshaped(&vec![1; ty.rank()]).unwrap_or_else(|| tensor.clone())
+            } else {
+                tensor.clone()
+            })
         })
         .collect()
 }
@@ -124,7 +161,12 @@ pub enum Style {
 ///
 /// # Errors
 /// [`Failure`] when an extent is not bound.
-pub fn random(graph: &Graph, binding: &Binding, seed: u64, style: Style) -> Result<Vec<Tensor>, Failure> {
+pub fn random(
+    graph: &Graph,
+    binding: &Binding,
+    seed: u64,
+    style: Style,
+) -> Result<Vec<Tensor>, Failure> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = move || {
         state ^= state << 13;
@@ -135,9 +177,12 @@ pub fn random(graph: &Graph, binding: &Binding, seed: u64, style: Style) -> Resu
     let mut out = Vec::new();
     for &node in graph.inputs() {
         let ty = graph.ty(node);
-        let shape = binding
-            .extents(&ty.shape)
-            .ok_or_else(|| Failure::new(Kind::Usage, format!("an extent of {ty} is not known; give --dim NAME=VALUE")))?;
+        let shape = binding.extents(&ty.shape).ok_or_else(|| {
+            Failure::new(
+                Kind::Usage,
+                format!("an extent of {ty} is not known; give --dim NAME=VALUE"),
+            )
+        })?;
         let count: usize = shape.iter().product();
         let limit = id_range(graph, node, binding);
         let row = shape.last().copied().unwrap_or(1).max(1);
@@ -184,7 +229,9 @@ fn id_range(graph: &Graph, input: NodeId, binding: &Binding) -> Option<i64> {
         for &user in &users[node.index()] {
             let operands = graph.operands(user);
             let axis = match graph.op(user) {
-                Op::Gather { axis } | Op::GatherElements { axis } if operands[1] == node => Some(*axis as usize),
+                Op::Gather { axis } | Op::GatherElements { axis } if operands[1] == node => {
+                    Some(*axis as usize)
+                }
                 Op::GatherNd { .. } if operands[1] == node => Some(0),
                 _ => None,
             };
@@ -196,7 +243,9 @@ fn id_range(graph: &Graph, input: NodeId, binding: &Binding) -> Option<i64> {
                         (a, b) => a.or(b),
                     };
                 }
-                None if graph.op(user).is_pointwise() || matches!(graph.op(user), Op::View { .. }) => {
+                None if graph.op(user).is_pointwise()
+                    || matches!(graph.op(user), Op::View { .. }) =>
+                {
                     if !graph.dtype(user).is_float() && graph.dtype(user) != DType::Bool {
                         stack.push(user);
                     }

@@ -35,17 +35,22 @@ pub fn read(bytes: &[u8]) -> Result<Tensor, String> {
     let header = rest.get(start..start + length).ok_or("the header is cut")?;
     let header = std::str::from_utf8(header).map_err(|_| "the header is no text")?;
     let field = |key: &str| {
-        let at = header.find(&format!("'{key}':")).ok_or_else(|| format!("no `{key}` in the header"))?;
+        let at =
+            header.find(&format!("'{key}':")).ok_or_else(|| format!("no `{key}` in the header"))?;
         Ok::<&str, String>(header[at + key.len() + 3..].trim_start())
     };
     if field("fortran_order")?.starts_with("True") {
-        return Err("Fortran order is not supported; save a C-ordered copy (numpy.ascontiguousarray)".into());
+        return Err(
+            "Fortran order is not supported; save a C-ordered copy (numpy.ascontiguousarray)"
+                .into(),
+        );
     }
     let descr = field("descr")?.trim_start_matches('\'');
     let descr = descr.split('\'').next().unwrap_or("");
     let dtype = SPELLINGS.iter().find(|(_, s)| *s == descr).map(|(d, _)| *d);
     let dtype = dtype.ok_or_else(|| format!("element type `{descr}` is not supported"))?;
-    let shape = field("shape")?.strip_prefix('(').and_then(|s| s.split(')').next()).ok_or("no shape")?;
+    let shape =
+        field("shape")?.strip_prefix('(').and_then(|s| s.split(')').next()).ok_or("no shape")?;
     let shape: Vec<usize> = shape
         .split(',')
         .map(str::trim)
@@ -56,14 +61,18 @@ pub fn read(bytes: &[u8]) -> Result<Tensor, String> {
 }
 
 fn take<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], String> {
-    bytes.get(at..at + N).and_then(|b| b.try_into().ok()).ok_or_else(|| "the header is cut".to_owned())
+    bytes
+        .get(at..at + N)
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(|| "the header is cut".to_owned())
 }
 
 /// The bytes of one array; `None` for dtypes that NumPy lacks.
 pub fn write(tensor: &Tensor) -> Option<Vec<u8>> {
     let descr = SPELLINGS.iter().find(|(d, _)| *d == tensor.dtype()).map(|(_, s)| *s)?;
     let shape: String = tensor.shape().iter().map(|d| format!("{d}, ")).collect();
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let mut header =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
     header.extend(std::iter::repeat_n(' ', padded - header.len() - 1));
     header.push('\n');
@@ -99,9 +108,11 @@ pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, String> {
 pub fn write_npz(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<(), String> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let mut archive = zip::ZipWriter::new(&mut bytes);
-    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, tensor) in tensors {
-        let array = write(tensor).ok_or_else(|| format!("{name}: NumPy has no {}", tensor.dtype()))?;
+        let array =
+            write(tensor).ok_or_else(|| format!("{name}: NumPy has no {}", tensor.dtype()))?;
         archive.start_file(format!("{name}.npy"), options).map_err(|e| e.to_string())?;
         archive.write_all(&array).map_err(|e| e.to_string())?;
     }
@@ -115,7 +126,11 @@ mod tests {
 
     #[test]
     fn arrays_round_trip() {
-        for tensor in [Tensor::from_f32(&[2, 3], &[1.0; 6]), Tensor::from_i64(&[], &[7]), Tensor::zeros(DType::Bool, &[0, 2])] {
+        for tensor in [
+            Tensor::from_f32(&[2, 3], &[1.0; 6]),
+            Tensor::from_i64(&[], &[7]),
+            Tensor::zeros(DType::Bool, &[0, 2]),
+        ] {
             assert_eq!(read(&write(&tensor).expect("has a spelling")), Ok(tensor));
         }
         assert!(read(b"no").is_err());

@@ -174,13 +174,16 @@ impl Session {
     /// [`Failure`] with every problem found.
     pub fn import(&self, path: &Path) -> Result<(Graph, Vec<String>), Failure> {
         let (mut graph, mut notes) = if path.extension().is_some_and(|e| e == "tgir") {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Failure::new(Kind::File, format!("cannot read {}: {e}", path.display())))?;
-            let graph = tgc_ir::text::parse(&text)
-                .map_err(|e| Failure::new(Kind::Model, format!("{} is no graph: {e}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                Failure::new(Kind::File, format!("cannot read {}: {e}", path.display()))
+            })?;
+            let graph = tgc_ir::text::parse(&text).map_err(|e| {
+                Failure::new(Kind::Model, format!("{} is no graph: {e}", path.display()))
+            })?;
             (graph, Vec::new())
         } else {
-            let model = tgc_onnx::load(path).map_err(|e| Failure::new(Kind::Model, error_chain(&e)))?;
+            let model =
+                tgc_onnx::load(path).map_err(|e| Failure::new(Kind::Model, error_chain(&e)))?;
             let imported = tgc_onnx::import(&model).map_err(|e| Failure::new(Kind::Model, e))?;
             (imported.graph, imported.notes)
         };
@@ -195,10 +198,17 @@ impl Session {
         for (name, low, high) in &self.options.dims {
             let symbol = Symbol::new(name);
             if graph.facts.bounds_of(&symbol).is_none() {
-                let known: Vec<String> = graph.facts.symbols().map(|(s, _)| s.to_string()).collect();
+                let known: Vec<String> =
+                    graph.facts.symbols().map(|(s, _)| s.to_string()).collect();
                 let hint = closest(name, known.iter().map(String::as_str));
-                let hint = hint.map_or_else(|| format!("it has {}", known.join(", ")), |c| format!("did you mean `{c}`?"));
-                return Err(Failure::new(Kind::Usage, format!("the model has no dim `{name}`; {hint}")));
+                let hint = hint.map_or_else(
+                    || format!("it has {}", known.join(", ")),
+                    |c| format!("did you mean `{c}`?"),
+                );
+                return Err(Failure::new(
+                    Kind::Usage,
+                    format!("the model has no dim `{name}`; {hint}"),
+                ));
             }
             graph.facts.bound(symbol.clone(), Bounds { low: *low, high: *high, multiple_of: 1 });
             if Some(*low) == *high {
@@ -232,9 +242,11 @@ impl Session {
             rules.add_text(name, text).map_err(|e| Failure::new(Kind::Usage, e))?;
         }
         let passes: Vec<&Pass> = match &self.options.passes {
-            Some(names) => {
-                names.iter().map(|n| tgc_passes::pass::find(n)).collect::<Result<_, _>>().map_err(internal)?
-            }
+            Some(names) => names
+                .iter()
+                .map(|n| tgc_passes::pass::find(n))
+                .collect::<Result<_, _>>()
+                .map_err(internal)?,
             None => PASSES.iter().collect(),
         };
         let gpu = self.options.targets.iter().find_map(|t| Device::for_target(t));
@@ -246,8 +258,9 @@ impl Session {
             None => Context::new(&structural, &rules),
         };
         context.fuel = self.options.fuel;
-        let graph = tgc_passes::run_passes(graph, &passes, &mut context, observer, cfg!(debug_assertions))
-            .map_err(internal)?;
+        let graph =
+            tgc_passes::run_passes(graph, &passes, &mut context, observer, cfg!(debug_assertions))
+                .map_err(internal)?;
         Ok((graph, context.fired, context.saturation))
     }
 
@@ -294,7 +307,8 @@ impl Session {
             crate::verify::verify(&mut outcome, self.options.verify_seconds)?;
         } else {
             let why = "everything: --no-verify was given".to_owned();
-            outcome.engine.provenance.verification = Verification { checks: Vec::new(), not_reached: vec![why] };
+            outcome.engine.provenance.verification =
+                Verification { checks: Vec::new(), not_reached: vec![why] };
         }
         Ok(outcome)
     }
@@ -319,8 +333,8 @@ impl Session {
     }
 
     fn compile_target(&self, target: &str, outcome: &mut Outcome) -> Result<(), Failure> {
-        let compiled =
-            tgc_codegen::compile(&outcome.optimised, target).map_err(|e| Failure::new(Kind::Model, e))?;
+        let compiled = tgc_codegen::compile(&outcome.optimised, target)
+            .map_err(|e| Failure::new(Kind::Model, e))?;
         outcome.engine.weights = used_weights(&compiled.graph, outcome)?;
         let mut plan = compiled.plan;
         if target != "cpu" {
@@ -331,26 +345,45 @@ impl Session {
         Ok(())
     }
 
-    fn compile_cuda(&self, target: &str, plan: &mut Plan, outcome: &mut Outcome) -> Result<(), Failure> {
+    fn compile_cuda(
+        &self,
+        target: &str,
+        plan: &mut Plan,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
         let known = || tgc_ir::device_table::cuda_targets().join(", ");
-        let device = Device::for_target(target)
-            .ok_or_else(|| Failure::new(Kind::Usage, format!("`{target}` is no target; cpu, {}", known())))?;
+        let device = Device::for_target(target).ok_or_else(|| {
+            Failure::new(Kind::Usage, format!("`{target}` is no target; cpu, {}", known()))
+        })?;
         let facts = plan.facts();
         let symbols: Vec<Symbol> = plan.symbols.iter().map(|s| s.symbol.clone()).collect();
         let provenance = kernel_provenance(plan);
-        let sources: Vec<Source<'_>> =
-            plan.kernels.iter().zip(&provenance).map(|(program, provenance)| Source { program, provenance }).collect();
+        let sources: Vec<Source<'_>> = plan
+            .kernels
+            .iter()
+            .zip(&provenance)
+            .map(|(program, provenance)| Source { program, provenance })
+            .collect();
         let request = Target { facts: &facts, symbols: &symbols, device, arch: target };
-        let failed = |e: tgc_codegen::cuda::engine::EngineError| Failure::new(Kind::Internal, error_chain(&e));
-        let nvrtc = if self.options.no_nvrtc { None } else { Nvrtc::load(&self.options.nvrtc_folders).ok() };
+        let failed = |e: tgc_codegen::cuda::engine::EngineError| {
+            Failure::new(Kind::Internal, error_chain(&e))
+        };
+        let nvrtc = if self.options.no_nvrtc {
+            None
+        } else {
+            Nvrtc::load(&self.options.nvrtc_folders).ok()
+        };
         let cache = self.options.cache.as_ref().map(Cache::in_folder);
         let built = match &nvrtc {
             Some(nvrtc) => {
                 outcome.engine.provenance.nvrtc = Some(nvrtc.version().to_string());
-                build(nvrtc, &sources, &request, self.options.threads, cache.as_ref()).map_err(failed)?
+                build(nvrtc, &sources, &request, self.options.threads, cache.as_ref())
+                    .map_err(failed)?
             }
             None => {
-                let note = format!("NVRTC was not found: the engine carries the sources for {target} only; `tgc doctor` says where it is looked for");
+                let note = format!(
+                    "NVRTC was not found: the engine carries the sources for {target} only; `tgc doctor` says where it is looked for"
+                );
                 outcome.notes.push(note);
                 build_sources(&sources, &request).map_err(failed)?
             }
@@ -361,13 +394,17 @@ impl Session {
             }
         }
         let keys: Vec<String> = plan.kernels.iter().map(|k| k.name.clone()).collect();
-        let records: Vec<_> = built.emitted.iter().zip(&keys).flat_map(|(e, k)| e.records(device, k)).collect();
+        let records: Vec<_> =
+            built.emitted.iter().zip(&keys).flat_map(|(e, k)| e.records(device, k)).collect();
         let mut file = |name: String, bytes: Vec<u8>| {
             if !bytes.is_empty() {
                 outcome.engine.files.insert(format!("{target}/{name}"), Bytes::from(bytes));
             }
         };
-        file("predicted.jsonl".into(), tgc_codegen::schedule::tuning::write_records(&records).into_bytes());
+        file(
+            "predicted.jsonl".into(),
+            tgc_codegen::schedule::tuning::write_records(&records).into_bytes(),
+        );
         for (i, unit) in built.units.iter().enumerate() {
             file(format!("unit_{i}.cu"), unit.source.clone().into_bytes());
             file(format!("unit_{i}.ptx"), unit.ptx.clone().into_bytes());
@@ -392,7 +429,13 @@ fn used_weights(primitives: &Graph, outcome: &Outcome) -> Result<Vec<Tensor>, Fa
     let graph_weights = primitives.weights().len();
     let missing = |i: usize| {
         let name = primitives.weights().get(i).map_or("a literal", |w| &w.name);
-        Failure::new(Kind::Model, format!("the contents of weight `{name}` are not in {}", outcome.engine.provenance.model))
+        Failure::new(
+            Kind::Model,
+            format!(
+                "the contents of weight `{name}` are not in {}",
+                outcome.engine.provenance.model
+            ),
+        )
     };
     weights
         .into_iter()

@@ -23,7 +23,13 @@ pub struct Difference {
 /// When types or shapes differ.
 pub fn compare(got: &Tensor, want: &Tensor, rtol: f64, atol: f64) -> Result<Difference, String> {
     if got.shape() != want.shape() || got.dtype() != want.dtype() {
-        return Err(format!("{}{:?} instead of {}{:?}", got.dtype(), got.shape(), want.dtype(), want.shape()));
+        return Err(format!(
+            "{}{:?} instead of {}{:?}",
+            got.dtype(),
+            got.shape(),
+            want.dtype(),
+            want.shape()
+        ));
     }
     let mut out = Difference { max_abs: 0.0, mean_abs: 0.0, max_want: 0.0, excess: 0.0, at: 0 };
     let mut sum = 0.0;

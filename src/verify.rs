@@ -35,7 +35,8 @@ const SLACK: f64 = 4.0;
 /// [`Failure`] of kind verification, naming output, error and tolerance.
 pub fn verify(outcome: &mut Outcome, seconds: f64) -> Result<(), Failure> {
     let Some(binding) = small_binding(&outcome.imported) else {
-        let why = "everything: no small binding of the symbols satisfies the model's constraints".to_owned();
+        let why = "everything: no small binding of the symbols satisfies the model's constraints"
+            .to_owned();
         outcome.engine.provenance.verification.not_reached.push(why);
         return Ok(());
     };
@@ -64,26 +65,35 @@ pub fn verify(outcome: &mut Outcome, seconds: f64) -> Result<(), Failure> {
 
 fn round(outcome: &mut Outcome, binding: &Binding, style: Style) -> Result<(), Failure> {
     let inputs = random(&outcome.imported, binding, 1, style)?;
-    let names: Vec<String> = crate::inputs::ports(&outcome.imported).into_iter().map(|(n, _)| n).collect();
-    let named: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(inputs.iter().cloned()).collect();
+    let names: Vec<String> =
+        crate::inputs::ports(&outcome.imported).into_iter().map(|(n, _)| n).collect();
+    let named: Vec<(&str, Tensor)> =
+        names.iter().map(String::as_str).zip(inputs.iter().cloned()).collect();
     let evaluate = |graph: &Graph, mode| run(graph, &named, mode);
     let wanted = match evaluate(&outcome.imported, Mode::Exact) {
         Ok(wanted) => wanted,
         // Random inputs can violate what a model requires of its data.
         Err(e) => {
-            let why = format!("{style:?} inputs: the imported graph does not evaluate on random ones ({e})");
+            let why = format!(
+                "{style:?} inputs: the imported graph does not evaluate on random ones ({e})"
+            );
             outcome.engine.provenance.verification.not_reached.push(why);
             return Ok(());
         }
     };
-    let internal = |what: &str, e: &dyn std::error::Error| Failure::new(Kind::Verification, format!("{what}: {}", error_chain(e)));
-    let rounded = evaluate(&outcome.imported, Mode::Rounded).map_err(|e| internal("the imported graph", &e))?;
+    let internal = |what: &str, e: &dyn std::error::Error| {
+        Failure::new(Kind::Verification, format!("{what}: {}", error_chain(e)))
+    };
+    let rounded = evaluate(&outcome.imported, Mode::Rounded)
+        .map_err(|e| internal("the imported graph", &e))?;
     let limits: Vec<f64> = wanted.iter().zip(&rounded).map(|(w, r)| allowed(w, r)).collect();
-    let optimised = evaluate(&outcome.optimised, Mode::Exact).map_err(|e| internal("the optimised graph", &e))?;
+    let optimised = evaluate(&outcome.optimised, Mode::Exact)
+        .map_err(|e| internal("the optimised graph", &e))?;
     check(outcome, &format!("{style:?} inputs, optimised graph"), &optimised, &wanted, &limits)?;
     let weights: Vec<Option<Tensor>> = outcome.engine.weights.iter().cloned().map(Some).collect();
     if let Some(plan) = outcome.engine.plans.values().next() {
-        let kernels = tgc_runtime::reference::run_plan(plan, &weights, &inputs).map_err(|e| internal("the kernels", &e))?;
+        let kernels = tgc_runtime::reference::run_plan(plan, &weights, &inputs)
+            .map_err(|e| internal("the kernels", &e))?;
         check(outcome, &format!("{style:?} inputs, kernel programs"), &kernels, &wanted, &limits)?;
     }
     if outcome.engine.plans.contains_key("cpu") {
@@ -102,12 +112,19 @@ fn allowed(want: &Tensor, rounded: &Tensor) -> f64 {
     SLACK * rounding + FLOOR_ULPS * epsilon * difference.max_want.max(f64::MIN_POSITIVE)
 }
 
-fn check(outcome: &mut Outcome, what: &str, got: &[Tensor], want: &[Tensor], limits: &[f64]) -> Result<(), Failure> {
+fn check(
+    outcome: &mut Outcome,
+    what: &str,
+    got: &[Tensor],
+    want: &[Tensor],
+    limits: &[f64],
+) -> Result<(), Failure> {
     let mut worst = 0.0f64;
     for (i, ((got, want), limit)) in got.iter().zip(want).zip(limits).enumerate() {
         let name = outcome.imported.outputs()[i].name.clone();
-        let difference = compare(got, want, 0.0, *limit)
-            .map_err(|e| Failure::new(Kind::Verification, format!("{what}: output `{name}`: {e}")))?;
+        let difference = compare(got, want, 0.0, *limit).map_err(|e| {
+            Failure::new(Kind::Verification, format!("{what}: output `{name}`: {e}"))
+        })?;
         if difference.excess > 1.0 {
             let at = difference.at;
             return Err(Failure::new(
@@ -122,7 +139,11 @@ fn check(outcome: &mut Outcome, what: &str, got: &[Tensor], want: &[Tensor], lim
         }
         worst = worst.max(difference.max_abs / limit.max(f64::MIN_POSITIVE));
     }
-    let line = format!("{what}: {} outputs, largest error {:.0} % of the tolerance", want.len(), 100.0 * worst);
+    let line = format!(
+        "{what}: {} outputs, largest error {:.0} % of the tolerance",
+        want.len(),
+        100.0 * worst
+    );
     outcome.engine.provenance.verification.checks.push(line);
     Ok(())
 }
@@ -133,8 +154,16 @@ pub fn small_binding(graph: &Graph) -> Option<Binding> {
         graph.facts.symbols().map(|(s, b)| (s.clone(), *b)).collect();
     let data: Vec<&Symbol> = graph.data_symbols.iter().map(|(s, _)| s).collect();
     // A few sizes, distinct per symbol where possible, then equal ones, then multiples of 32.
-    let tries: [&dyn Fn(usize) -> i64; 8] =
-        [&|i| 2 + i as i64, &|_| 2, &|_| 8, &|_| 3, &|_| 1, &|i| 16 * (1 + i as i64 % 2), &|_| 32, &|_| 64];
+    let tries: [&dyn Fn(usize) -> i64; 8] = [
+        &|i| 2 + i as i64,
+        &|_| 2,
+        &|_| 8,
+        &|_| 3,
+        &|_| 1,
+        &|i| 16 * (1 + i as i64 % 2),
+        &|_| 32,
+        &|_| 64,
+    ];
     for size in tries {
         let mut values = BTreeMap::new();
         for (i, (symbol, bounds)) in symbols.iter().enumerate() {
@@ -150,7 +179,9 @@ pub fn small_binding(graph: &Graph) -> Option<Binding> {
             if require.relation == tgc_ir::facts::Relation::Equal {
                 let known = values.clone();
                 for (a, b) in [(&require.lhs, &require.rhs), (&require.rhs, &require.lhs)] {
-                    if let (Some(symbol), Ok(value)) = (a.as_symbol(), b.eval(&|s| known.get(s).copied())) {
+                    if let (Some(symbol), Ok(value)) =
+                        (a.as_symbol(), b.eval(&|s| known.get(s).copied()))
+                    {
                         values.insert(symbol.clone(), value);
                     }
                 }
@@ -167,7 +198,9 @@ pub fn small_binding(graph: &Graph) -> Option<Binding> {
 /// Multiply-adds and elements that one evaluation touches.
 fn work(graph: &Graph, binding: &Binding) -> f64 {
     let live = graph.live();
-    let size = |dims: &[tgc_ir::Dim]| dims.iter().map(|d| binding.eval(d).unwrap_or(64).max(0) as f64).product::<f64>();
+    let size = |dims: &[tgc_ir::Dim]| {
+        dims.iter().map(|d| binding.eval(d).unwrap_or(64).max(0) as f64).product::<f64>()
+    };
     graph
         .ids()
         .filter(|id| live[id.index()] && !graph.op(*id).is_leaf())

@@ -13,7 +13,10 @@ const CASES: &[&str] = &["zoo-bert-sdpa-ts17"];
 fn sites(graph: &Graph) -> BTreeMap<&'static str, usize> {
     let mut out = BTreeMap::new();
     for id in graph.ids() {
-        if matches!(graph.op(id), Op::Composite(_) | Op::Attend { .. } | Op::Contract { .. } | Op::Conv { .. }) {
+        if matches!(
+            graph.op(id),
+            Op::Composite(_) | Op::Attend { .. } | Op::Contract { .. } | Op::Conv { .. }
+        ) {
             *out.entry(graph.op(id).name()).or_insert(0) += 1;
         }
     }
@@ -47,27 +50,48 @@ fn check(case: &std::path::Path, name: &str) -> Result<(), String> {
     let passes: Vec<&tgc_passes::Pass> = tgc_passes::PASSES.iter().collect();
     let start = std::time::Instant::now();
     let optimised =
-        tgc_passes::run_passes(&graph, &passes, &mut context, &mut tgc_passes::pass::Silent, true).map_err(|e| format!("passes {e}"))?;
-    println!("{name}: {} -> {} nodes in {:?}; {:?}; {:?}", graph.len(), optimised.len(), start.elapsed(), context.saturation, sites(&optimised));
+        tgc_passes::run_passes(&graph, &passes, &mut context, &mut tgc_passes::pass::Silent, true)
+            .map_err(|e| format!("passes {e}"))?;
+    println!(
+        "{name}: {} -> {} nodes in {:?}; {:?}; {:?}",
+        graph.len(),
+        optimised.len(),
+        start.elapsed(),
+        context.saturation,
+        sites(&optimised)
+    );
     if std::env::var_os("SHOW").is_some() {
         println!("{}", tgc_ir::text::print(&optimised));
         println!("{:?}", context.fired);
     }
     let compiled = tgc_codegen::compile(&optimised, "cpu").map_err(|e| format!("compile {e}"))?;
     let weights = tgc_codegen::plan::weights(&compiled.graph);
-    println!("  {} primitives, {} steps, {} kernels", compiled.graph.len(), compiled.plan.steps.len(), compiled.plan.kernels.len());
+    println!(
+        "  {} primitives, {} steps, {} kernels",
+        compiled.graph.len(),
+        compiled.plan.steps.len(),
+        compiled.plan.kernels.len()
+    );
     if std::env::var_os("NORUN").is_some() {
         return Ok(());
     }
     let tolerance = support::tolerance(case);
     for (k, set) in support::data_sets(case).into_iter().enumerate().take(1) {
-        let named: Vec<(&str, _)> =
-            compiled.plan.inputs.iter().map(|p| p.name.as_str()).zip(set.inputs.iter().cloned()).collect();
+        let named: Vec<(&str, _)> = compiled
+            .plan
+            .inputs
+            .iter()
+            .map(|p| p.name.as_str())
+            .zip(set.inputs.iter().cloned())
+            .collect();
         let exact = run(&optimised, &named, Mode::Exact).map_err(|e| format!("eval {e}"))?;
-        let planned =
-            tgc_runtime::reference::run_plan(&compiled.plan, &weights, &set.inputs).map_err(|e| format!("plan {e}"))?;
+        let planned = tgc_runtime::reference::run_plan(&compiled.plan, &weights, &set.inputs)
+            .map_err(|e| format!("plan {e}"))?;
         for (i, want) in set.outputs.iter().enumerate() {
-            let (a, b) = (support::excess(&exact[i], want, tolerance), support::excess(&planned[i], want, tolerance));
+            let (a, b) = (
+                support::excess(&exact[i], want, tolerance),
+                support::excess(&planned[i], want, tolerance),
+            );
             println!("  set {k} output {i}: graph {a:?} plan {b:?}");
             if !matches!(a, Ok(x) if x <= 1.0) || !matches!(b, Ok(x) if x <= 1.0) {
                 return Err(format!("set {k} output {i}: {a:?} {b:?}"));

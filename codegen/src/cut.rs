@@ -89,14 +89,21 @@ impl Cutter<'_> {
         match op {
             _ if op.is_leaf() => self.home[id.index()] = Home::Leaf,
             Op::Proj { .. } => {
-                let region = self.region_of(self.graph.operands(id)[0]).expect("tuples are anchors");
+                let region =
+                    self.region_of(self.graph.operands(id)[0]).expect("tuples are anchors");
                 self.join(id, region);
             }
             Op::Scalar(_) | Op::Cast { .. } | Op::Bitcast { .. } => self.place_pointwise(id),
-            Op::View { .. } | Op::Pad { .. } | Op::Concat { .. } | Op::Gather { .. } | Op::GatherElements { .. }
+            Op::View { .. }
+            | Op::Pad { .. }
+            | Op::Concat { .. }
+            | Op::Gather { .. }
+            | Op::GatherElements { .. }
             | Op::GatherNd { .. } => self.place_virtual(id),
             Op::Reduce { axes, .. } => self.place_reduce(id, axes),
-            Op::Contract { .. } | Op::Conv { .. } | Op::Attend { .. } | Op::Rnn { .. } => self.place_products(id),
+            Op::Contract { .. } | Op::Conv { .. } | Op::Attend { .. } | Op::Rnn { .. } => {
+                self.place_products(id)
+            }
             Op::Pool { .. } | Op::Scan { .. } | Op::TopK { .. } => {
                 self.settle_operands(id);
                 self.start(id, Domain::whole(self.graph.ty(id)));
@@ -118,7 +125,10 @@ impl Cutter<'_> {
 
     fn unsupported(&self, id: NodeId) -> CodegenError {
         let location: Vec<&str> = self.graph.locations(id).iter().map(AsRef::as_ref).collect();
-        CodegenError::Unsupported { op: self.graph.op(id).name().to_owned(), location: location.join(", ") }
+        CodegenError::Unsupported {
+            op: self.graph.op(id).name().to_owned(),
+            location: location.join(", "),
+        }
     }
 
     fn region_of(&self, id: NodeId) -> Option<usize> {
@@ -133,7 +143,9 @@ impl Cutter<'_> {
         match (self.home[id.index()], self.graph.op(id)) {
             (Home::Leaf, op) => !matches!(op, Op::Iota { .. } | Op::DimValue { .. }),
             (Home::Region(_), _) => true,
-            (Home::Virtual, Op::View { .. } | Op::Cast { .. }) => self.is_plain_read(self.graph.operands(id)[0]),
+            (Home::Virtual, Op::View { .. } | Op::Cast { .. }) => {
+                self.is_plain_read(self.graph.operands(id)[0])
+            }
             _ => false,
         }
     }
@@ -218,7 +230,10 @@ impl Cutter<'_> {
         self.home[id.index()] = Home::Virtual;
         self.work[id.index()] = work;
         let readers = self.users[id.index()].len() + usize::from(self.is_output[id.index()]);
-        if work > INLINED_WORK_MAX || (readers > 1 && work > REPEATED_WORK_MAX) || self.is_output[id.index()] {
+        if work > INLINED_WORK_MAX
+            || (readers > 1 && work > REPEATED_WORK_MAX)
+            || self.is_output[id.index()]
+        {
             self.materialise(id);
         }
     }
@@ -234,13 +249,16 @@ impl Cutter<'_> {
             return self.join(id, region);
         }
         // A second statistic of the same values shares the pass over them.
-        let sibling = self.users[operand.index()].iter().filter_map(|u| self.region_of(*u)).find(|&r| {
-            self.regions[r].domain == domain && self.can_join(id, r)
-        });
+        let sibling = self.users[operand.index()]
+            .iter()
+            .filter_map(|u| self.region_of(*u))
+            .find(|&r| self.regions[r].domain == domain && self.can_join(id, r));
         if let Some(region) = sibling {
             return self.join(id, region);
         }
-        if self.home[operand.index()] == Home::Virtual && self.work[operand.index()] > INLINED_WORK_MAX / 2 {
+        if self.home[operand.index()] == Home::Virtual
+            && self.work[operand.index()] > INLINED_WORK_MAX / 2
+        {
             self.materialise(operand);
         }
         self.start(id, domain);
@@ -266,7 +284,9 @@ impl Cutter<'_> {
     /// reads elements several times.
     fn settle_operands(&mut self, id: NodeId) {
         for operand in self.graph.operands(id).to_vec() {
-            if self.home[operand.index()] == Home::Virtual && self.work[operand.index()] > REPEATED_WORK_MAX {
+            if self.home[operand.index()] == Home::Virtual
+                && self.work[operand.index()] > REPEATED_WORK_MAX
+            {
                 self.materialise(operand);
             }
         }
@@ -274,7 +294,13 @@ impl Cutter<'_> {
 
     fn start(&mut self, id: NodeId, domain: Domain) {
         let region = self.regions.len();
-        self.regions.push(Draft { domain, anchor: Some(id), nodes: BTreeSet::new(), inlined: BTreeSet::new(), needs: BTreeSet::new() });
+        self.regions.push(Draft {
+            domain,
+            anchor: Some(id),
+            nodes: BTreeSet::new(),
+            inlined: BTreeSet::new(),
+            needs: BTreeSet::new(),
+        });
         self.join(id, region);
     }
 
@@ -294,7 +320,13 @@ impl Cutter<'_> {
         }
         let region = self.regions.len();
         let domain = Domain::whole(self.graph.ty(id));
-        self.regions.push(Draft { domain, anchor: None, nodes: BTreeSet::new(), inlined: BTreeSet::new(), needs: BTreeSet::new() });
+        self.regions.push(Draft {
+            domain,
+            anchor: None,
+            nodes: BTreeSet::new(),
+            inlined: BTreeSet::new(),
+            needs: BTreeSet::new(),
+        });
         self.join(id, region);
     }
 
@@ -306,7 +338,9 @@ impl Cutter<'_> {
         for draft in &self.regions {
             let members = draft.nodes.iter().chain(&draft.inlined);
             stored.extend(members.flat_map(|n| self.graph.operands(*n)).copied().filter(|n| {
-                !draft.nodes.contains(n) && !draft.inlined.contains(n) && self.region_of(*n).is_some()
+                !draft.nodes.contains(n)
+                    && !draft.inlined.contains(n)
+                    && self.region_of(*n).is_some()
             }));
         }
         stored.extend(self.graph.outputs().iter().map(|o| o.node));
@@ -329,9 +363,11 @@ fn topological(regions: &[Draft]) -> Vec<usize> {
     let mut done = vec![false; regions.len()];
     let mut order = Vec::with_capacity(regions.len());
     let first = |r: usize| regions[r].nodes.iter().next().copied().unwrap_or(NodeId(0));
-    let mut waiting: BTreeSet<(NodeId, usize)> = (0..regions.len()).map(|r| (first(r), r)).collect();
+    let mut waiting: BTreeSet<(NodeId, usize)> =
+        (0..regions.len()).map(|r| (first(r), r)).collect();
     while !waiting.is_empty() {
-        let ready = waiting.iter().find(|(_, r)| regions[*r].needs.iter().all(|n| done[*n])).copied();
+        let ready =
+            waiting.iter().find(|(_, r)| regions[*r].needs.iter().all(|n| done[*n])).copied();
         let next = ready.expect("joining never makes a cycle");
         waiting.remove(&next);
         done[next.1] = true;

@@ -26,7 +26,11 @@ impl Apply for Expanding<'_> {
     }
 }
 
-fn expand_node(graph: &mut Graph, op: &CompositeOp, operands: &[NodeId]) -> Result<NodeId, Violation> {
+fn expand_node(
+    graph: &mut Graph,
+    op: &CompositeOp,
+    operands: &[NodeId],
+) -> Result<NodeId, Violation> {
     op.expand(&mut Expanding(graph), operands)
 }
 
@@ -39,8 +43,11 @@ pub fn expand(graph: &Graph) -> Result<Graph, Violation> {
         if !live[id.index()] && !graph.inputs().contains(&id) {
             continue;
         }
-        let operands: Operands =
-            graph.operands(id).iter().map(|o| map[o.index()].expect("operands of live nodes are live")).collect();
+        let operands: Operands = graph
+            .operands(id)
+            .iter()
+            .map(|o| map[o.index()].expect("operands of live nodes are live"))
+            .collect();
         let locations: Vec<_> = graph.locations(id).iter().cloned().collect();
         next.set_location(&locations);
         let new = match graph.op(id) {

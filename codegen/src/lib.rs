@@ -49,7 +49,9 @@ pub enum CodegenError {
     #[error(transparent)]
     Partition(#[from] tgc_ir::partition::PartitionError),
     /// A symbol cannot be found from the inputs.
-    #[error("symbol `{0}` is determined by no input; declare its dim or give it a value with `--dim`")]
+    #[error(
+        "symbol `{0}` is determined by no input; declare its dim or give it a value with `--dim`"
+    )]
     Undetermined(String),
 }
 

@@ -198,7 +198,8 @@ attrs! {
 /// `i64[2]{1, 2}`.
 fn tensor_text(value: &ConstTensor) -> String {
     let tensor = &value.0;
-    let items: Vec<String> = tensor.values().into_iter().map(|v| ScalarConst::from_value(v).to_string()).collect();
+    let items: Vec<String> =
+        tensor.values().into_iter().map(|v| ScalarConst::from_value(v).to_string()).collect();
     let shape: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
     format!("{}[{}]{{{}}}", tensor.dtype(), shape.join(", "), items.join(", "))
 }
@@ -206,9 +207,12 @@ fn tensor_text(value: &ConstTensor) -> String {
 fn parse_tensor(text: &str) -> Option<ConstTensor> {
     let (ty, items) = text.strip_suffix('}')?.split_once('{')?;
     let ty: TensorType = ty.trim().parse().ok()?;
-    let shape: Vec<usize> = ty.const_shape()?.into_iter().map(|d| usize::try_from(d).ok()).collect::<Option<_>>()?;
-    let values: Vec<_> =
-        split_commas(items).into_iter().map(|t| t.parse::<ScalarConst>().ok().map(ScalarConst::value)).collect::<Option<_>>()?;
+    let shape: Vec<usize> =
+        ty.const_shape()?.into_iter().map(|d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+    let values: Vec<_> = split_commas(items)
+        .into_iter()
+        .map(|t| t.parse::<ScalarConst>().ok().map(ScalarConst::value))
+        .collect::<Option<_>>()?;
     (crate::tensor::element_count(&shape)? == values.len())
         .then(|| ConstTensor(Arc::new(Tensor::from_values(ty.dtype, &shape, &values))))
 }

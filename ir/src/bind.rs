@@ -116,7 +116,9 @@ impl Binding {
             for (_, ty, shape) in inputs {
                 for (dim, extent) in ty.shape.iter().zip(*shape) {
                     if let Some((symbol, value)) = solve(dim, &|s| binding.0.contains_key(s)) {
-                        let lookup = |s: &Symbol| if s.name() == "$0" { Some(*extent as i64) } else { binding.value(s) };
+                        let lookup = |s: &Symbol| {
+                            if s.name() == "$0" { Some(*extent as i64) } else { binding.value(s) }
+                        };
                         if let Ok(value) = value.eval(&lookup) {
                             binding.0.insert(symbol, value);
                         }
@@ -146,7 +148,9 @@ impl Binding {
                             found: *extent as i64,
                         });
                     }
-                    Err(crate::dim::DimError::Unbound(s)) => return Err(BindError::Undetermined(s)),
+                    Err(crate::dim::DimError::Unbound(s)) => {
+                        return Err(BindError::Undetermined(s));
+                    }
                     Err(e) => {
                         return Err(BindError::Extent {
                             input: (*name).to_owned(),
@@ -171,7 +175,11 @@ impl Binding {
                 && value % bounds.multiple_of.max(1) == 0;
             if !fits {
                 let high = bounds.high.map_or_else(|| "…".to_owned(), |h| h.to_string());
-                let step = if bounds.multiple_of > 1 { format!(" in steps of {}", bounds.multiple_of) } else { String::new() };
+                let step = if bounds.multiple_of > 1 {
+                    format!(" in steps of {}", bounds.multiple_of)
+                } else {
+                    String::new()
+                };
                 let range = format!("{}..{high}{step}", bounds.low);
                 return Err(BindError::Bounds { symbol: symbol.clone(), value, range });
             }
@@ -210,8 +218,10 @@ mod tests {
     fn sums_are_solved_when_their_parts_are_known() {
         let (a, b) = (ty("f32[B, past + 1]"), ty("f32[2*B, past + S]"));
         let inputs = [("b", &b, [4usize, 12].as_slice()), ("a", &a, [2, 8].as_slice())];
-        let binding = Binding::from_inputs(&inputs, &Facts::default(), BTreeMap::new()).expect("binds");
-        let values: Vec<i64> = ["B", "past", "S"].iter().filter_map(|s| binding.value(&Symbol::new(s))).collect();
+        let binding =
+            Binding::from_inputs(&inputs, &Facts::default(), BTreeMap::new()).expect("binds");
+        let values: Vec<i64> =
+            ["B", "past", "S"].iter().filter_map(|s| binding.value(&Symbol::new(s))).collect();
         assert_eq!(values, [2, 7, 5]);
     }
 
@@ -225,9 +235,17 @@ mod tests {
         assert!(matches!(run(&[2, 4], &[3], &facts), Err(BindError::Extent { .. })));
         assert!(matches!(run(&[2, 5], &[2], &facts), Err(BindError::Extent { axis: 1, .. })));
         assert!(matches!(run(&[2], &[2], &facts), Err(BindError::Rank { .. })));
-        facts.require(Require { lhs: Dim::symbol("B"), relation: Relation::MultipleOf, rhs: Dim::Const(8), origin: "x".into() });
+        facts.require(Require {
+            lhs: Dim::symbol("B"),
+            relation: Relation::MultipleOf,
+            rhs: Dim::Const(8),
+            origin: "x".into(),
+        });
         assert!(matches!(run(&[2, 4], &[2], &facts), Err(BindError::Require { .. })));
-        facts.bound(Symbol::new("B"), crate::facts::Bounds { low: 1, high: Some(1), multiple_of: 1 });
+        facts.bound(
+            Symbol::new("B"),
+            crate::facts::Bounds { low: 1, high: Some(1), multiple_of: 1 },
+        );
         assert!(matches!(run(&[2, 4], &[2], &facts), Err(BindError::Bounds { .. })));
     }
 }

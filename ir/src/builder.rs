@@ -25,7 +25,11 @@ impl Graph {
 
     /// A rank-0 integer literal, exact for 64 bits.
     pub fn splat_int(&mut self, value: i64, dtype: DType) -> NodeId {
-        let value = if dtype.is_float() { ScalarConst::float(value as f64) } else { ScalarConst::Int(value) };
+        let value = if dtype.is_float() {
+            ScalarConst::float(value as f64)
+        } else {
+            ScalarConst::Int(value)
+        };
         self.add(Op::Splat { value, dtype }, &[]).expect("a literal has no operands")
     }
 
@@ -37,14 +41,17 @@ impl Graph {
             let shape: Vec<Dim> = value.shape().iter().map(|&d| Dim::Const(d as i64)).collect();
             return self.expand(node, &shape).expect("rank 0 broadcasts to every shape");
         }
-        self.add(Op::Constant { value: ConstTensor(Arc::new(value)) }, &[]).expect("a literal has no operands")
+        self.add(Op::Constant { value: ConstTensor(Arc::new(value)) }, &[])
+            .expect("a literal has no operands")
     }
 
     /// A symbolic integer as a rank-0 i64 (a literal when it is a number).
     pub fn dim_value(&mut self, dim: &Dim) -> NodeId {
         match dim.as_const() {
             Some(value) => self.splat_int(value, DType::I64),
-            None => self.add(Op::DimValue { value: dim.clone() }, &[]).expect("a dim has no operands"),
+            None => {
+                self.add(Op::DimValue { value: dim.clone() }, &[]).expect("a dim has no operands")
+            }
         }
     }
 
@@ -140,10 +147,19 @@ impl Graph {
     pub fn matmul(&mut self, lhs: NodeId, rhs: NodeId) -> Built {
         let (l, r) = (self.shape(lhs).to_vec(), self.shape(rhs).to_vec());
         if l.len() < 2 || l.len() != r.len() {
-            return Err(Violation::new("contract C1", "operands need equal ranks of at least 2".to_owned()));
+            return Err(Violation::new(
+                "contract C1",
+                "operands need equal ranks of at least 2".to_owned(),
+            ));
         }
         let b = l.len() - 2;
-        let spec = ContractSpec::matmul(&l[..b], l[b].clone(), l[b + 1].clone(), r[b + 1].clone(), self.dtype(lhs));
+        let spec = ContractSpec::matmul(
+            &l[..b],
+            l[b].clone(),
+            l[b + 1].clone(),
+            r[b + 1].clone(),
+            self.dtype(lhs),
+        );
         self.add(Op::Contract { spec: Arc::new(spec) }, &[lhs, rhs])
     }
 
@@ -151,7 +167,10 @@ impl Graph {
     pub fn composite(&mut self, name: &str, operands: &[NodeId], attrs: &[Attr]) -> Built {
         match CompositeOp::new(name, attrs) {
             Some(op) => self.add(Op::Composite(op), operands),
-            None => Err(Violation::new("composite C1", format!("`{name}` with these attributes is no composite"))),
+            None => Err(Violation::new(
+                "composite C1",
+                format!("`{name}` with these attributes is no composite"),
+            )),
         }
     }
 

@@ -113,7 +113,8 @@ impl CompositeOp {
     pub fn new(name: &str, attrs: &[Attr]) -> Option<CompositeOp> {
         let index = all().iter().position(|c| c.name == name)?;
         let schema = &all()[index].attrs;
-        let fits = schema.len() == attrs.len() && schema.iter().zip(attrs).all(|((_, kind), a)| a.kind() == *kind);
+        let fits = schema.len() == attrs.len()
+            && schema.iter().zip(attrs).all(|((_, kind), a)| a.kind() == *kind);
         fits.then(|| CompositeOp { index: index as u16, attrs: attrs.iter().cloned().collect() })
     }
 
@@ -141,10 +142,19 @@ impl CompositeOp {
     }
 
     /// Runs the body, one level deep: composites inside stay.
-    pub fn expand<A: Apply>(&self, target: &mut A, operands: &[A::Value]) -> Result<A::Value, Violation> {
+    pub fn expand<A: Apply>(
+        &self,
+        target: &mut A,
+        operands: &[A::Value],
+    ) -> Result<A::Value, Violation> {
         let record = self.record();
         if operands.len() != record.operands.len() {
-            let message = format!("`{}` takes {} operands, found {}", record.name, record.operands.len(), operands.len());
+            let message = format!(
+                "`{}` takes {} operands, found {}",
+                record.name,
+                record.operands.len(),
+                operands.len()
+            );
             return Err(Violation::new("operand C2", message));
         }
         let mut scope: Vec<(&'static str, A::Value)> =
@@ -172,7 +182,11 @@ impl CompositeOp {
     ) -> Result<A::Value, Violation> {
         let literal = |value: ScalarConst, target: &mut A| {
             let dtype = like.unwrap_or(DType::F32);
-            let value = if dtype.is_float() { ScalarConst::float(value.as_f64()) } else { ScalarConst::Int(value.as_f64() as i64) };
+            let value = if dtype.is_float() {
+                ScalarConst::float(value.as_f64())
+            } else {
+                ScalarConst::Int(value.as_f64() as i64)
+            };
             target.apply(Op::Splat { value, dtype }, &[])
         };
         match expr {
@@ -181,7 +195,10 @@ impl CompositeOp {
                 Some(value) => Ok(value.clone()),
                 None => match self.attr(name) {
                     Some(Attr::Const(value)) => literal(*value, target),
-                    _ => Err(Violation::new("composite C2", format!("`{name}` is unknown in `{}`", self.name()))),
+                    _ => Err(Violation::new(
+                        "composite C2",
+                        format!("`{name}` is unknown in `{}`", self.name()),
+                    )),
                 },
             },
             Expr::Call("count", args, attrs) => self.count(args, attrs, target, scope),
@@ -189,8 +206,13 @@ impl CompositeOp {
                 let mut values: Vec<Option<A::Value>> = Vec::new();
                 let mut dtype = None;
                 for arg in args {
-                    let is_literal = matches!(arg, Expr::Number(_)) || matches!(arg, Expr::Name(n) if lookup(scope, n).is_none());
-                    let value = if is_literal { None } else { Some(self.evaluate(arg, target, scope, None)?) };
+                    let is_literal = matches!(arg, Expr::Number(_))
+                        || matches!(arg, Expr::Name(n) if lookup(scope, n).is_none());
+                    let value = if is_literal {
+                        None
+                    } else {
+                        Some(self.evaluate(arg, target, scope, None)?)
+                    };
                     if let Some(value) = &value
                         && (dtype.is_none() || dtype == Some(DType::Bool))
                     {
@@ -206,7 +228,8 @@ impl CompositeOp {
                     });
                 }
                 let attrs = self.attributes(name, attrs, target, scope)?;
-                let op = Op::from_attrs(name, &attrs).map_err(|e| Violation::new("composite C3", e.to_string()))?;
+                let op = Op::from_attrs(name, &attrs)
+                    .map_err(|e| Violation::new("composite C3", e.to_string()))?;
                 if let (Op::Cast { to }, [x]) = (&op, operands.as_slice())
                     && target.type_of(x).dtype == *to
                 {
@@ -224,12 +247,23 @@ impl CompositeOp {
         target: &A,
         scope: &[(&'static str, A::Value)],
     ) -> Result<Vec<Attr>, Violation> {
-        let unknown = |name: &str| Violation::new("composite C4", format!("attribute `{name}` of `{op}` in `{}`", self.name()));
+        let unknown = |name: &str| {
+            Violation::new(
+                "composite C4",
+                format!("attribute `{name}` of `{op}` in `{}`", self.name()),
+            )
+        };
         let schema = Op::schema(op).ok_or_else(|| unknown("*"))?;
         let mut attrs = Vec::new();
         for (name, kind) in schema {
-            let expr = given.iter().find(|(n, _)| *n == name).map(|(_, e)| e).ok_or_else(|| unknown(name))?;
-            let dtype_of = |n: &str| lookup(scope, n).map(|v| target.type_of(v).dtype).ok_or_else(|| unknown(n));
+            let expr = given
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, e)| e)
+                .ok_or_else(|| unknown(name))?;
+            let dtype_of = |n: &str| {
+                lookup(scope, n).map(|v| target.type_of(v).dtype).ok_or_else(|| unknown(n))
+            };
             attrs.push(match expr {
                 AttrExpr::Accumulator(n) => Attr::DType(dtype_of(n)?.accumulator()),
                 AttrExpr::TypeOf(n) => Attr::DType(dtype_of(n)?),
@@ -263,7 +297,10 @@ impl CompositeOp {
         let mut count = Dim::ONE;
         for axis in axes {
             let extent = usize::try_from(axis).ok().and_then(|a| ty.shape.get(a));
-            count = count * extent.ok_or_else(|| Violation::new("axis C1", format!("axis {axis} of {ty}")))?.clone();
+            count = count
+                * extent
+                    .ok_or_else(|| Violation::new("axis C1", format!("axis {axis} of {ty}")))?
+                    .clone();
         }
         match count.as_const() {
             Some(n) => target.apply(Op::splat(n as f64, ty.dtype), &[]),
@@ -307,7 +344,9 @@ fn parse_file(text: &'static str) -> Vec<Composite> {
         } else if line != "}" {
             let (name, expr) = match line.strip_prefix("yield ") {
                 Some(expr) => ("yield", expr),
-                None => line.split_once(" = ").expect("a statement is `name = expression` or `yield expression`"),
+                None => line
+                    .split_once(" = ")
+                    .expect("a statement is `name = expression` or `yield expression`"),
             };
             let current = out.last_mut().expect("statements follow a header");
             current.body.push((name, parse_expr(expr)));
@@ -335,7 +374,13 @@ fn parse_header(header: &'static str, doc: String) -> Composite {
             (name, kind)
         })
         .collect();
-    Composite { name, operands: operands.split(',').map(str::trim).collect(), attrs, doc, body: Vec::new() }
+    Composite {
+        name,
+        operands: operands.split(',').map(str::trim).collect(),
+        attrs,
+        doc,
+        body: Vec::new(),
+    }
 }
 
 fn parse_expr(text: &'static str) -> Expr {
@@ -391,8 +436,10 @@ mod tests {
                 let mut graph = Graph::new("t");
                 let shape = [Dim::symbol("B"), Dim::Const(3), Dim::Const(8)];
                 let x = graph.input("x", TensorType::new(dtype, shape));
-                let p = graph.input("p", TensorType::new(dtype, [Dim::ONE, Dim::ONE, Dim::Const(8)]));
-                let operands: Vec<NodeId> = (0..entry.operands.len()).map(|i| if i == 0 { x } else { p }).collect();
+                let p =
+                    graph.input("p", TensorType::new(dtype, [Dim::ONE, Dim::ONE, Dim::Const(8)]));
+                let operands: Vec<NodeId> =
+                    (0..entry.operands.len()).map(|i| if i == 0 { x } else { p }).collect();
                 let op = CompositeOp::new(entry.name, &attrs).expect(entry.name);
                 let fused = graph.add(Op::Composite(op.clone()), &operands).expect(entry.name);
                 let body = op.expand(&mut graph, &operands).expect(entry.name);

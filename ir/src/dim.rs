@@ -289,8 +289,11 @@ impl Dim {
                 return Some(quotient);
             }
             let p = rest.polynomial();
-            let (monomial, c) =
-                p.terms.iter().rev().find(|(m, c)| remove_factors(m, lead).is_some() && c % coefficient == 0)?;
+            let (monomial, c) = p
+                .terms
+                .iter()
+                .rev()
+                .find(|(m, c)| remove_factors(m, lead).is_some() && c % coefficient == 0)?;
             let mut part = Polynomial { terms: Vec::new(), constant: 0 };
             add_term(&mut part, remove_factors(monomial, lead)?, c / coefficient);
             let part = Dim::from_polynomial(part);
@@ -306,7 +309,10 @@ impl Dim {
         let d = divisor.polynomial();
         let Some((by, coefficient)) = single_term(&d) else { return (Dim::ZERO, self.clone()) };
         let p = self.polynomial();
-        let (mut q, mut r) = (Polynomial { terms: Vec::new(), constant: 0 }, Polynomial { terms: Vec::new(), constant: 0 });
+        let (mut q, mut r) = (
+            Polynomial { terms: Vec::new(), constant: 0 },
+            Polynomial { terms: Vec::new(), constant: 0 },
+        );
         if by.is_empty() && coefficient > 0 {
             q.constant = floor_div(p.constant, coefficient);
             r.constant = p.constant - q.constant * coefficient;
@@ -593,7 +599,9 @@ impl fmt::Display for Factor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let single = match self.0 {
             Dim::Const(c) => *c >= 0,
-            Dim::Expr(p) => p.constant == 0 && matches!(p.terms.as_slice(), [(m, 1)] if m.len() == 1),
+            Dim::Expr(p) => {
+                p.constant == 0 && matches!(p.terms.as_slice(), [(m, 1)] if m.len() == 1)
+            }
         };
         if single { write!(f, "{}", self.0) } else { write!(f, "({})", self.0) }
     }
@@ -601,7 +609,10 @@ impl fmt::Display for Factor<'_> {
 
 /// Names that are no plain identifier print in quotes so that they read back.
 fn quoted(name: &str) -> String {
-    let plain = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '$' | '@'))
+    let plain = name
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '$' | '@'))
         && name.chars().skip(1).all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
         && !matches!(name, "min" | "max");
     if plain { name.to_owned() } else { format!("'{}'", name.replace('\'', "_")) }
@@ -671,7 +682,14 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for text in ["2*B*S + 3", "(S // 8)", "min(S, 512)", "-S + 1", "'past length' + 1", "((S + 3) // 8)*B - 2"] {
+        for text in [
+            "2*B*S + 3",
+            "(S // 8)",
+            "min(S, 512)",
+            "-S + 1",
+            "'past length' + 1",
+            "((S + 3) // 8)*B - 2",
+        ] {
             let dim = d(text);
             assert_eq!(d(&dim.to_string()), dim, "{text}");
         }

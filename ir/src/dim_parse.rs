@@ -110,7 +110,8 @@ impl Reader<'_> {
         let rest = &self.text[self.at..];
         let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
         let sigil = usize::from(rest.starts_with(['$', '@']));
-        let word: String = rest[..sigil].chars().chain(rest[sigil..].chars().take_while(plain)).collect();
+        let word: String =
+            rest[..sigil].chars().chain(rest[sigil..].chars().take_while(plain)).collect();
         if word.len() == sigil {
             return self.fail("a number, a symbol or `(`");
         }

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-
 /// What the bits of an element mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DTypeKind {
@@ -163,13 +162,19 @@ impl fmt::Display for DType {
 
 /// The text is no dtype name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no element type; known are bool, i4…i64, u4…u64, f8e4m3, f8e5m2, f16, bf16, f32, f64")]
+#[error(
+    "`{0}` is no element type; known are bool, i4…i64, u4…u64, f8e4m3, f8e5m2, f16, bf16, f32, f64"
+)]
 pub struct UnknownDType(pub String);
 
 impl FromStr for DType {
     type Err = UnknownDType;
     fn from_str(text: &str) -> Result<Self, UnknownDType> {
-        Self::ALL.iter().copied().find(|d| d.name() == text).ok_or_else(|| UnknownDType(text.to_owned()))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|d| d.name() == text)
+            .ok_or_else(|| UnknownDType(text.to_owned()))
     }
 }
 

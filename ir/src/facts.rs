@@ -159,7 +159,9 @@ impl Facts {
             let Some((slope, rest)) = current.linear_in(symbol) else { continue };
             match self.interval(&slope) {
                 (Some(low), _) if low >= 0 => current = rest,
-                (_, Some(high)) if high <= 0 => current = rest + slope * (extent.clone() - Dim::ONE),
+                (_, Some(high)) if high <= 0 => {
+                    current = rest + slope * (extent.clone() - Dim::ONE)
+                }
                 _ => {}
             }
         }
@@ -168,7 +170,9 @@ impl Facts {
 
     /// Adds a constraint once.
     pub fn require(&mut self, require: Require) {
-        let known = |r: &Require| r.lhs == require.lhs && r.rhs == require.rhs && r.relation == require.relation;
+        let known = |r: &Require| {
+            r.lhs == require.lhs && r.rhs == require.rhs && r.relation == require.relation
+        };
         if !self.requires.iter().any(known) {
             self.requires.push(require);
         }
@@ -275,7 +279,8 @@ impl Facts {
         }
         let stated = |relation| {
             self.requires.iter().any(|r| {
-                r.relation == relation && ((&r.lhs == a && &r.rhs == b) || (&r.lhs == b && &r.rhs == a))
+                r.relation == relation
+                    && ((&r.lhs == a && &r.rhs == b) || (&r.lhs == b && &r.rhs == a))
             })
         };
         if stated(Relation::Equal) {
@@ -298,7 +303,8 @@ impl Facts {
             _ => {}
         }
         if !self.below.is_empty()
-            && let (Some(low), _) = self.interval(&self.canonical(&self.least_over_indices(&difference)))
+            && let (Some(low), _) =
+                self.interval(&self.canonical(&self.least_over_indices(&difference)))
             && low >= 0
         {
             return Truth::Yes;
@@ -322,7 +328,9 @@ impl Facts {
         let p = self.canonical(dim).polynomial();
         let every_term = p.terms.iter().all(|(monomial, c)| {
             let known: i64 = monomial.iter().fold(*c, |known, atom| match atom {
-                Atom::Symbol(s) => known.saturating_mul(self.bounds.get(s).map_or(1, |b| b.multiple_of)),
+                Atom::Symbol(s) => {
+                    known.saturating_mul(self.bounds.get(s).map_or(1, |b| b.multiple_of))
+                }
                 _ => known,
             });
             known % divisor == 0
@@ -409,11 +417,15 @@ fn multiply(a: Interval, b: Interval) -> Interval {
         return (Some(0), Some(0));
     }
     if let ((Some(al), Some(ah)), (Some(bl), Some(bh))) = (a, b) {
-        let products = [al.checked_mul(bl), al.checked_mul(bh), ah.checked_mul(bl), ah.checked_mul(bh)];
+        let products =
+            [al.checked_mul(bl), al.checked_mul(bh), ah.checked_mul(bl), ah.checked_mul(bh)];
         if products.iter().any(Option::is_none) {
             return (None, None);
         }
-        return (products.iter().flatten().min().copied(), products.iter().flatten().max().copied());
+        return (
+            products.iter().flatten().min().copied(),
+            products.iter().flatten().max().copied(),
+        );
     }
     let non_negative = |x: Interval| x.0.is_some_and(|l| l >= 0);
     let non_positive = |x: Interval| x.1.is_some_and(|h| h <= 0);
@@ -436,8 +448,11 @@ fn divide(a: Interval, b: Interval) -> Interval {
     if bl <= 0 {
         return (None, None);
     }
-    let low = a.0.and_then(|x| if x >= 0 { Some(bh.map_or(0, |h| x.div_euclid(h))) } else { Some(x.div_euclid(bl)) });
-    let high = a.1.map(|x| if x >= 0 { x.div_euclid(bl) } else { bh.map_or(-1, |h| x.div_euclid(h)) });
+    let low = a.0.map(|x| {
+        if x >= 0 { bh.map_or(0, |h| x.div_euclid(h)) } else { x.div_euclid(bl) }
+    });
+    let high =
+        a.1.map(|x| if x >= 0 { x.div_euclid(bl) } else { bh.map_or(-1, |h| x.div_euclid(h)) });
     (low, high)
 }
 
@@ -465,7 +480,12 @@ mod tests {
         assert_eq!(f.equal(&d("S + 1"), &d("S")), Truth::No);
         assert_eq!(f.equal(&d("S + B"), &d("1")), Truth::No);
         assert_eq!(f.equal(&d("S"), &d("T")), Truth::Unknown);
-        f.require(Require { lhs: d("S"), relation: Relation::Equal, rhs: d("T"), origin: "test".into() });
+        f.require(Require {
+            lhs: d("S"),
+            relation: Relation::Equal,
+            rhs: d("T"),
+            origin: "test".into(),
+        });
         assert_eq!(f.equal(&d("2*S"), &d("2*T")), Truth::Yes);
     }
 

@@ -21,7 +21,9 @@ use crate::tensor::Tensor;
 use crate::types::TensorType;
 
 /// A node of a graph.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct NodeId(pub u32);
 
 impl NodeId {
@@ -236,7 +238,11 @@ impl Graph {
     fn identity_of(&self, op: &Op, operands: &[NodeId]) -> Option<NodeId> {
         match (op, operands) {
             (Op::Cast { to } | Op::Bitcast { to }, [x]) if self.dtype(*x) == *to => Some(*x),
-            (Op::View { view }, [x]) if view.is_identity() && view.input_shape() == self.shape(*x) => Some(*x),
+            (Op::View { view }, [x])
+                if view.is_identity() && view.input_shape() == self.shape(*x) =>
+            {
+                Some(*x)
+            }
             (Op::Reduce { op, axes }, [x]) if axes.is_empty() && !op.is_arg() => Some(*x),
             (Op::Concat { .. }, [x]) => Some(*x),
             _ => None,
@@ -272,7 +278,8 @@ impl Graph {
         };
         let index = if data.bytes().is_empty() { None } else { self.weights.iter().position(same) };
         let index = index.unwrap_or_else(|| {
-            let ty = TensorType::new(data.dtype(), data.shape().iter().map(|&d| Dim::Const(d as i64)));
+            let ty =
+                TensorType::new(data.dtype(), data.shape().iter().map(|&d| Dim::Const(d as i64)));
             self.push_weight(Weight { name: Arc::from(name), ty, data: Some(data) })
         });
         self.add(Op::Weight { index: index as i64 }, &[]).expect("the row exists")
@@ -295,9 +302,13 @@ impl Graph {
             let s = Symbol::new(name);
             self.facts.bounds_of(&s).is_some() || self.data_symbols.iter().any(|(d, _)| *d == s)
         };
-        let name = (0..).map(|i| format!("{stem}{i}")).find(|n| !taken(n)).unwrap_or_else(|| stem.to_owned());
+        let name = (0..)
+            .map(|i| format!("{stem}{i}"))
+            .find(|n| !taken(n))
+            .unwrap_or_else(|| stem.to_owned());
         let symbol = Symbol::new(name);
-        self.facts.bound(symbol.clone(), crate::facts::Bounds { low: 0, high: None, multiple_of: 1 });
+        self.facts
+            .bound(symbol.clone(), crate::facts::Bounds { low: 0, high: None, multiple_of: 1 });
         symbol
     }
 
@@ -361,8 +372,14 @@ impl Graph {
 
     /// Copies the live part of another graph's node into this one, mapping
     /// inputs by name and weights by row (both graphs must share them).
-    pub fn import_node(&mut self, from: &Graph, node: NodeId, map: &[Option<NodeId>]) -> Result<NodeId, Violation> {
-        let operands: Option<Operands> = from.operands(node).iter().map(|o| map[o.index()]).collect();
+    pub fn import_node(
+        &mut self,
+        from: &Graph,
+        node: NodeId,
+        map: &[Option<NodeId>],
+    ) -> Result<NodeId, Violation> {
+        let operands: Option<Operands> =
+            from.operands(node).iter().map(|o| map[o.index()]).collect();
         let operands = operands.expect("operands are imported before their users");
         self.here.clear();
         let new = self.add(from.op(node).clone(), &operands)?;

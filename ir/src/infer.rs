@@ -66,20 +66,34 @@ pub fn infer(graph: &Graph, op: &Op, operands: &[NodeId]) -> Inferred {
     infer_types(op, &types, &graph.facts)
 }
 
+fn check_count(op: &Op, operands: &[&TensorType], n: usize) -> Result<(), Violation> {
+    if operands.len() == n {
+        Ok(())
+    } else {
+        fail("operand C2", format!("`{}` takes {n} operands, found {}", op.name(), operands.len()))
+    }
+}
+
 /// Result types of `op` on operand types.
 pub fn infer_types(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred {
     let count = |n: usize| {
         if operands.len() == n {
             Ok(())
         } else {
-            fail("operand C2", format!("`{}` takes {n} operands, found {}", op.name(), operands.len()))
+            fail(
+                "operand C2",
+                format!("`{}` takes {n} operands, found {}", op.name(), operands.len()),
+            )
         }
     };
     match op {
         Op::Input { ty, .. } | Op::Random { ty, .. } => count(0).and_then(|()| one(ty.clone())),
         Op::Constant { value } => {
             count(0)?;
-            one(TensorType::new(value.0.dtype(), value.0.shape().iter().map(|&d| Dim::Const(d as i64))))
+            one(TensorType::new(
+                value.0.dtype(),
+                value.0.shape().iter().map(|&d| Dim::Const(d as i64)),
+            ))
         }
         Op::Splat { dtype, .. } => count(0).and_then(|()| one(TensorType::scalar(*dtype))),
         Op::Iota { len } => count(0).and_then(|()| one(TensorType::new(DType::I64, [len.clone()]))),
@@ -89,14 +103,27 @@ pub fn infer_types(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred
             let dtype = scalar.result(&dtypes).or_else(|e| fail("scalar C1", e.to_string()))?;
             one(TensorType { dtype, shape: broadcast(operands, facts)? })
         }
-        Op::Cast { to } => count(1).and_then(|()| one(TensorType { dtype: *to, shape: operands[0].shape.clone() })),
+        Op::Cast { to } => {
+            count(1).and_then(|()| one(TensorType { dtype: *to, shape: operands[0].shape.clone() }))
+        }
         Op::Bitcast { to } => {
             count(1)?;
             if to.bits() != operands[0].dtype.bits() {
-                return fail("bitcast C1", format!("{to} and {} have different widths", operands[0].dtype));
+                return fail(
+                    "bitcast C1",
+                    format!("{to} and {} have different widths", operands[0].dtype),
+                );
             }
             one(TensorType { dtype: *to, shape: operands[0].shape.clone() })
         }
+        _ => infer_structured(op, operands, facts),
+    }
+}
+
+/// Ops with structure of their own.
+fn infer_structured(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred {
+    let count = |n: usize| check_count(op, operands, n);
+    match op {
         Op::Contract { spec } => count(2).and_then(|()| contract(spec, operands, facts)),
         Op::Conv { spec } => count(2).and_then(|()| conv(spec, operands, facts)),
         Op::Pool { spec } => count(1).and_then(|()| pool(spec, operands[0])),
@@ -120,7 +147,10 @@ pub fn infer_types(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred
             count(1)?;
             let want = view.input_shape();
             if !same_dims(&want, &operands[0].shape, facts) {
-                return fail("view C3", format!("view of {} applied to {}", DisplayDims(&want), operands[0]));
+                return fail(
+                    "view C3",
+                    format!("view of {} applied to {}", DisplayDims(&want), operands[0]),
+                );
             }
             one(TensorType::new(operands[0].dtype, view.output_shape()))
         }
@@ -131,13 +161,22 @@ pub fn infer_types(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred
                 return fail("pad C1", format!("{} widths for {x}", low.len()));
             }
             if operands[1].rank() != 0 || operands[1].dtype != x.dtype {
-                return fail("pad C2", format!("the value is {}, should be {}[]", operands[1], x.dtype));
+                return fail(
+                    "pad C2",
+                    format!("the value is {}, should be {}[]", operands[1], x.dtype),
+                );
             }
-            let shape = x.shape.iter().zip(low.iter().zip(high)).map(|(d, (l, h))| d.clone() + l.clone() + h.clone());
+            let shape = x
+                .shape
+                .iter()
+                .zip(low.iter().zip(high))
+                .map(|(d, (l, h))| d.clone() + l.clone() + h.clone());
             one(TensorType::new(x.dtype, shape))
         }
         Op::Concat { axis } => concat(*axis, operands, facts),
-        Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } => count(2).and_then(|()| gather(op, operands, facts)),
+        Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } => {
+            count(2).and_then(|()| gather(op, operands, facts))
+        }
         Op::ScatterElements { axis, .. } => {
             count(3)?;
             check_axis(*axis, operands[0])?;
@@ -146,19 +185,26 @@ pub fn infer_types(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred
         Op::ScatterNd { .. } => count(3).and_then(|()| scatter(operands)),
         Op::NonZero { count: symbol } => {
             count(1)?;
-            one(TensorType::new(DType::I64, [Dim::Const(operands[0].rank().max(1) as i64), Dim::from(symbol)]))
+            one(TensorType::new(
+                DType::I64,
+                [Dim::Const(operands[0].rank().max(1) as i64), Dim::from(symbol)],
+            ))
         }
         Op::Nms { count: symbol, .. } => {
             count(5)?;
             one(TensorType::new(DType::I64, [Dim::from(symbol), Dim::Const(3)]))
         }
-        Op::Unique { axis, count: symbol, .. } => count(1).and_then(|()| unique(*axis, symbol, operands[0])),
-        Op::If { then, .. } => Ok(then.graph().outputs().iter().map(|o| then.graph().ty(o.node).clone()).collect()),
+        Op::Unique { axis, count: symbol, .. } => {
+            count(1).and_then(|()| unique(*axis, symbol, operands[0]))
+        }
+        Op::If { then, .. } => {
+            Ok(then.graph().outputs().iter().map(|o| then.graph().ty(o.node).clone()).collect())
+        }
         Op::Loop { body, carried, rounds } => Ok(loop_types(body.graph(), *carried, rounds)),
         Op::Rnn { spec } => rnn(spec, operands),
         Op::Attend { spec } => attend(spec, operands, facts),
         Op::Composite(composite) => composite.infer(operands, facts),
-        Op::Weight { .. } | Op::Proj { .. } => fail("operand C3", "needs its graph".to_owned()),
+        _ => fail("operand C3", "needs its graph".to_owned()),
     }
 }
 
@@ -175,8 +221,13 @@ fn check_axis(axis: i64, ty: &TensorType) -> Result<usize, Violation> {
 }
 
 /// Common shape of pointwise operands: equal ranks with equal extents or 1; rank 0 fits all.
-pub fn broadcast(operands: &[&TensorType], facts: &Facts) -> Result<crate::types::Shape, Violation> {
-    let Some(widest) = operands.iter().max_by_key(|t| t.rank()) else { return Ok(crate::types::Shape::new()) };
+pub fn broadcast(
+    operands: &[&TensorType],
+    facts: &Facts,
+) -> Result<crate::types::Shape, Violation> {
+    let Some(widest) = operands.iter().max_by_key(|t| t.rank()) else {
+        return Ok(crate::types::Shape::new());
+    };
     let mut shape = widest.shape.clone();
     for ty in operands.iter().filter(|t| t.rank() > 0) {
         if ty.rank() != shape.len() {
@@ -186,7 +237,13 @@ pub fn broadcast(operands: &[&TensorType], facts: &Facts) -> Result<crate::types
             if have.is(1) {
                 *have = new.clone();
             } else if !new.is(1) && !facts.equal(have, new).is_yes() {
-                return fail("scalar C3", format!("extents {have} and {new} are not provably equal in {}", join(operands)));
+                return fail(
+                    "scalar C3",
+                    format!(
+                        "extents {have} and {new} are not provably equal in {}",
+                        join(operands)
+                    ),
+                );
             }
         }
     }
@@ -197,7 +254,13 @@ fn join(types: &[&TensorType]) -> String {
     types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn check_groups(what: &str, axes: &[Group], extents: &[Dim], ty: &TensorType, facts: &Facts) -> Result<(), Violation> {
+fn check_groups(
+    what: &str,
+    axes: &[Group],
+    extents: &[Dim],
+    ty: &TensorType,
+    facts: &Facts,
+) -> Result<(), Violation> {
     if axes.iter().flatten().any(|l| *l as usize >= extents.len()) {
         return fail("label C1", format!("{what} names a label without extent"));
     }
@@ -212,7 +275,9 @@ fn check_groups(what: &str, axes: &[Group], extents: &[Dim], ty: &TensorType, fa
 fn contract(spec: &ContractSpec, operands: &[&TensorType], facts: &Facts) -> Inferred {
     check_groups("operand 0", &spec.lhs, &spec.extents, operands[0], facts)?;
     check_groups("operand 1", &spec.rhs, &spec.extents, operands[1], facts)?;
-    if operands[0].dtype != operands[1].dtype && (operands[0].dtype.is_float() || operands[1].dtype.is_float()) {
+    if operands[0].dtype != operands[1].dtype
+        && (operands[0].dtype.is_float() || operands[1].dtype.is_float())
+    {
         return fail("contract C3", format!("operands {} differ in element type", join(operands)));
     }
     if operands[0].dtype == DType::Bool {
@@ -231,7 +296,8 @@ pub fn conv_extent(spec: &ConvSpec, axis: usize, input: &Dim, kernel: &Dim) -> D
     let pads = spec.pad_low[axis].clone() + spec.pad_high[axis].clone();
     let stride = Dim::Const(spec.stride[axis]);
     if spec.transposed {
-        return (input.clone() - Dim::ONE) * stride + dilated + Dim::Const(spec.output_pad[axis]) - pads;
+        return (input.clone() - Dim::ONE) * stride + dilated + Dim::Const(spec.output_pad[axis])
+            - pads;
     }
     (input.clone() + pads - dilated).floor_div(&stride) + Dim::ONE
 }
@@ -239,7 +305,13 @@ pub fn conv_extent(spec: &ConvSpec, axis: usize, input: &Dim, kernel: &Dim) -> D
 fn conv(spec: &ConvSpec, operands: &[&TensorType], facts: &Facts) -> Inferred {
     let (x, w) = (operands[0], operands[1]);
     let spatial = x.rank().saturating_sub(2);
-    let lens = [spec.stride.len(), spec.dilation.len(), spec.pad_low.len(), spec.pad_high.len(), spec.output_pad.len()];
+    let lens = [
+        spec.stride.len(),
+        spec.dilation.len(),
+        spec.pad_low.len(),
+        spec.pad_high.len(),
+        spec.output_pad.len(),
+    ];
     if x.rank() < 3 || w.rank() != x.rank() || lens.iter().any(|&l| l != spatial) {
         return fail("conv C1", format!("x {x} and w {w} with {} strides", spec.stride.len()));
     }
@@ -250,9 +322,13 @@ fn conv(spec: &ConvSpec, operands: &[&TensorType], facts: &Facts) -> Inferred {
         return fail("conv C3", format!("x {x} and w {w} differ in element type"));
     }
     let groups = Dim::Const(spec.groups);
-    let channels = if spec.transposed { w.shape[0].clone() } else { w.shape[1].clone() * groups.clone() };
+    let channels =
+        if spec.transposed { w.shape[0].clone() } else { w.shape[1].clone() * groups.clone() };
     if facts.equal(&x.shape[1], &channels) != Truth::Yes {
-        return fail("conv C4", format!("x {x} has {} channels, w {w} takes {channels}", x.shape[1]));
+        return fail(
+            "conv C4",
+            format!("x {x} has {} channels, w {w} takes {channels}", x.shape[1]),
+        );
     }
     let out = if spec.transposed { w.shape[1].clone() * groups } else { w.shape[0].clone() };
     let mut shape = vec![x.shape[0].clone(), out];
@@ -288,7 +364,11 @@ fn pool(spec: &PoolSpec, x: &TensorType) -> Inferred {
     let mut shape = vec![x.shape[0].clone(), x.shape[1].clone()];
     shape.extend((0..spatial).map(|a| pool_extent(spec, a, &x.shape[2 + a])));
     let values = TensorType::new(x.dtype, shape.clone());
-    if spec.op == ReduceOp::Max { Ok(smallvec![values, TensorType::new(DType::I64, shape)]) } else { one(values) }
+    if spec.op == ReduceOp::Max {
+        Ok(smallvec![values, TensorType::new(DType::I64, shape)])
+    } else {
+        one(values)
+    }
 }
 
 fn reduce(op: ReduceOp, axes: &[i64], x: &TensorType) -> Inferred {
@@ -304,13 +384,16 @@ fn reduce(op: ReduceOp, axes: &[i64], x: &TensorType) -> Inferred {
 }
 
 fn concat(axis: i64, operands: &[&TensorType], facts: &Facts) -> Inferred {
-    let Some(first) = operands.first() else { return fail("concat C1", "needs an operand".to_owned()) };
+    let Some(first) = operands.first() else {
+        return fail("concat C1", "needs an operand".to_owned());
+    };
     let axis = check_axis(axis, first)?;
     let mut total = Dim::ZERO;
     for ty in operands {
         let fits = ty.dtype == first.dtype
             && ty.rank() == first.rank()
-            && (0..ty.rank()).all(|a| a == axis || facts.equal(&ty.shape[a], &first.shape[a]).is_yes());
+            && (0..ty.rank())
+                .all(|a| a == axis || facts.equal(&ty.shape[a], &first.shape[a]).is_yes());
         if !fits {
             return fail("concat C2", format!("{first} and {ty} differ beside axis {axis}"));
         }
@@ -329,20 +412,27 @@ fn gather(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred {
     match op {
         Op::Gather { axis } => {
             let axis = check_axis(*axis, data)?;
-            let shape = data.shape[..axis].iter().chain(&indices.shape).chain(&data.shape[axis + 1..]);
+            let shape =
+                data.shape[..axis].iter().chain(&indices.shape).chain(&data.shape[axis + 1..]);
             one(TensorType::new(data.dtype, shape.cloned()))
         }
         Op::GatherElements { axis } => {
             check_axis(*axis, data)?;
             if data.rank() != indices.rank() {
-                return fail("gather C2", format!("data {data} and indices {indices} differ in rank"));
+                return fail(
+                    "gather C2",
+                    format!("data {data} and indices {indices} differ in rank"),
+                );
             }
             one(TensorType { dtype: data.dtype, shape: indices.shape.clone() })
         }
         Op::GatherNd { batch } => {
             let batch = usize::try_from(*batch).unwrap_or(usize::MAX);
-            let depth = indices.shape.last().and_then(Dim::as_const).and_then(|d| usize::try_from(d).ok());
-            let Some(depth) = depth else { return fail("gather C3", format!("index depth of {indices} is not known")) };
+            let depth =
+                indices.shape.last().and_then(Dim::as_const).and_then(|d| usize::try_from(d).ok());
+            let Some(depth) = depth else {
+                return fail("gather C3", format!("index depth of {indices} is not known"));
+            };
             if batch >= indices.rank() || batch + depth > data.rank() {
                 return fail("gather C4", format!("indices {indices} reach beyond data {data}"));
             }
@@ -350,7 +440,10 @@ fn gather(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferred {
                 return fail("gather C5", format!("batch extents of {data} and {indices} differ"));
             }
             let lead = &indices.shape[..indices.rank() - 1];
-            one(TensorType::new(data.dtype, lead.iter().chain(&data.shape[batch + depth..]).cloned()))
+            one(TensorType::new(
+                data.dtype,
+                lead.iter().chain(&data.shape[batch + depth..]).cloned(),
+            ))
         }
         _ => fail("gather C6", "is no gather".to_owned()),
     }
@@ -361,7 +454,10 @@ fn scatter(operands: &[&TensorType]) -> Inferred {
         return fail("scatter C1", format!("indices are {}, should be i64", operands[1]));
     }
     if operands[0].dtype != operands[2].dtype {
-        return fail("scatter C2", format!("data {} and updates {} differ in element type", operands[0], operands[2]));
+        return fail(
+            "scatter C2",
+            format!("data {} and updates {} differ in element type", operands[0], operands[2]),
+        );
     }
     one(operands[0].clone())
 }
@@ -398,13 +494,21 @@ fn loop_types(body: &Graph, carried: i64, rounds: &crate::dim::Symbol) -> Result
 
 fn rnn(spec: &RnnSpec, operands: &[&TensorType]) -> Inferred {
     let lstm = spec.cell == crate::kernel_program::Cell::Lstm;
-    let want = 3 + usize::from(spec.r_bias) + usize::from(lstm) + usize::from(spec.peephole) + usize::from(spec.lengths);
+    let want = 3
+        + usize::from(spec.r_bias)
+        + usize::from(lstm)
+        + usize::from(spec.peephole)
+        + usize::from(spec.lengths);
     if operands.len() != want {
         return fail("rnn C1", format!("takes {want} operands, found {}", operands.len()));
     }
     let (x, r) = (operands[0], operands[1]);
     let gates = Dim::Const(spec.cell.gates());
-    if x.rank() != 3 || r.rank() != 2 || x.shape[2] != r.shape[0] || r.shape[0] != gates * r.shape[1].clone() {
+    if x.rank() != 3
+        || r.rank() != 2
+        || x.shape[2] != r.shape[0]
+        || r.shape[0] != gates * r.shape[1].clone()
+    {
         return fail("rnn C2", format!("projected input {x} and recurrent weights {r}"));
     }
     let hidden = r.shape[1].clone();
@@ -415,7 +519,10 @@ fn rnn(spec: &RnnSpec, operands: &[&TensorType]) -> Inferred {
 
 fn attend(spec: &AttendSpec, operands: &[&TensorType], facts: &Facts) -> Inferred {
     if operands.len() != 3 + spec.extras.len() {
-        return fail("attend C1", format!("takes {} operands, found {}", 3 + spec.extras.len(), operands.len()));
+        return fail(
+            "attend C1",
+            format!("takes {} operands, found {}", 3 + spec.extras.len(), operands.len()),
+        );
     }
     let axes = [&spec.q, &spec.k, &spec.v].into_iter().chain(&spec.extras);
     for (i, (groups, ty)) in axes.zip(operands).enumerate() {
@@ -429,7 +536,10 @@ pub fn verify(graph: &Graph) -> Result<(), (NodeId, Violation)> {
     for id in graph.ids() {
         let operands = graph.operands(id);
         if operands.iter().any(|o| o.0 >= id.0) {
-            return Err((id, Violation::new("graph C1", "an operand does not precede its user".to_owned())));
+            return Err((
+                id,
+                Violation::new("graph C1", "an operand does not precede its user".to_owned()),
+            ));
         }
         let types = infer(graph, graph.op(id), operands).map_err(|v| (id, v))?;
         if types.as_slice() != graph.types(id) {

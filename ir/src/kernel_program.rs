@@ -150,7 +150,11 @@ impl std::fmt::Display for ScalarConst {
             ScalarConst::Int(i) => write!(f, "{i}"),
             ScalarConst::Float(bits) => {
                 let x = f64::from_bits(*bits);
-                if x.is_nan() { f.write_str(if x.is_sign_negative() { "-nan" } else { "nan" }) } else { write!(f, "{x:?}") }
+                if x.is_nan() {
+                    f.write_str(if x.is_sign_negative() { "-nan" } else { "nan" })
+                } else {
+                    write!(f, "{x:?}")
+                }
             }
         }
     }
@@ -167,7 +171,9 @@ impl std::str::FromStr for ScalarConst {
         if let Ok(i) = text.parse::<i64>() {
             return Ok(ScalarConst::Int(i));
         }
-        text.parse::<f64>().map(|x| ScalarConst::float(if text == "-nan" { -f64::NAN } else { x })).map_err(|_| ConstParseError(text.to_owned()))
+        text.parse::<f64>()
+            .map(|x| ScalarConst::float(if text == "-nan" { -f64::NAN } else { x }))
+            .map_err(|_| ConstParseError(text.to_owned()))
     }
 }
 
@@ -335,7 +341,10 @@ impl ReduceOp {
 
     /// True when the result is an index and not an element.
     pub fn is_arg(self) -> bool {
-        matches!(self, ReduceOp::ArgMax | ReduceOp::ArgMin | ReduceOp::ArgMaxLast | ReduceOp::ArgMinLast)
+        matches!(
+            self,
+            ReduceOp::ArgMax | ReduceOp::ArgMin | ReduceOp::ArgMaxLast | ReduceOp::ArgMinLast
+        )
     }
 
     /// Dtype of the result.
@@ -728,7 +737,8 @@ impl KernelProgram {
             }
             Anchor::Scatter(a) => {
                 if let Some(init) = &a.init {
-                    let rank = self.buffers.get(a.store.buffer as usize).map_or(0, |b| b.shape.len());
+                    let rank =
+                        self.buffers.get(a.store.buffer as usize).map_or(0, |b| b.shape.len());
                     visit(&init.body, rank);
                 }
                 visit(&a.body, a.updates.len());
@@ -792,11 +802,14 @@ impl KernelProgram {
             ],
             Anchor::Scan(a) => vec![&mut a.input.body, &mut a.epilogue.body],
             Anchor::Sort(a) => vec![&mut a.input.body, &mut a.epilogue.body],
-            Anchor::Scatter(a) => a.init.iter_mut().map(|o| &mut o.body).chain([&mut a.body]).collect(),
+            Anchor::Scatter(a) => {
+                a.init.iter_mut().map(|o| &mut o.body).chain([&mut a.body]).collect()
+            }
             Anchor::Rnn(a) => {
                 let optional = [&mut a.r_bias, &mut a.c0, &mut a.peephole, &mut a.lengths];
                 let operands = optional.into_iter().flatten().map(|o| &mut o.body);
-                let results = [&mut a.y, &mut a.h, &mut a.c].into_iter().flatten().map(|e| &mut e.body);
+                let results =
+                    [&mut a.y, &mut a.h, &mut a.c].into_iter().flatten().map(|e| &mut e.body);
                 let fixed = [&mut a.x.body, &mut a.r.body, &mut a.h0.body];
                 fixed.into_iter().chain(operands).chain(results).collect()
             }
@@ -831,7 +844,9 @@ impl KernelProgram {
             Anchor::Scan(a) => a.epilogue.stores.iter().collect(),
             Anchor::Sort(a) => a.epilogue.stores.iter().collect(),
             Anchor::Scatter(a) => vec![&a.store],
-            Anchor::Rnn(a) => [&a.y, &a.h, &a.c].into_iter().flatten().flat_map(|e| &e.stores).collect(),
+            Anchor::Rnn(a) => {
+                [&a.y, &a.h, &a.c].into_iter().flatten().flat_map(|e| &e.stores).collect()
+            }
         }
     }
 
@@ -848,12 +863,23 @@ impl KernelProgram {
                 .chain(&a.kernel)
                 .chain(&a.pad_low)
                 .collect(),
-            Anchor::Pool(a) => {
-                a.outer.iter().chain(&a.in_spatial).chain(&a.out_spatial).chain(&a.pad_low).chain(&a.pad_high).collect()
-            }
-            Anchor::Attend(a) => {
-                a.batch.iter().chain(&a.m).chain(&a.n).chain(&a.d).chain(&a.e).chain(&a.causal).collect()
-            }
+            Anchor::Pool(a) => a
+                .outer
+                .iter()
+                .chain(&a.in_spatial)
+                .chain(&a.out_spatial)
+                .chain(&a.pad_low)
+                .chain(&a.pad_high)
+                .collect(),
+            Anchor::Attend(a) => a
+                .batch
+                .iter()
+                .chain(&a.m)
+                .chain(&a.n)
+                .chain(&a.d)
+                .chain(&a.e)
+                .chain(&a.causal)
+                .collect(),
             Anchor::Scan(a) => a.outer.iter().chain([&a.extent]).collect(),
             Anchor::Sort(a) => a.outer.iter().chain([&a.extent, &a.k]).collect(),
             Anchor::Scatter(a) => a.updates.iter().collect(),
@@ -921,9 +947,11 @@ impl Body {
         self.insts.iter().flat_map(|inst| -> Vec<&Dim> {
             match &inst.kind {
                 InstKind::Index(dim) => vec![dim],
-                InstKind::Load(load) => {
-                    load.index.iter().chain(load.guards.iter().flat_map(|g| [&g.value, &g.below])).collect()
-                }
+                InstKind::Load(load) => load
+                    .index
+                    .iter()
+                    .chain(load.guards.iter().flat_map(|g| [&g.value, &g.below]))
+                    .collect(),
                 _ => Vec::new(),
             }
         })

@@ -350,7 +350,11 @@ impl Op {
     /// True when the op yields a tuple that only projections read.
     pub fn is_tuple(&self) -> bool {
         match self {
-            Op::TopK { .. } | Op::Unique { .. } | Op::If { .. } | Op::Loop { .. } | Op::Rnn { .. } => true,
+            Op::TopK { .. }
+            | Op::Unique { .. }
+            | Op::If { .. }
+            | Op::Loop { .. }
+            | Op::Rnn { .. } => true,
             Op::Pool { spec } => spec.op == ReduceOp::Max,
             _ => false,
         }
@@ -358,7 +362,11 @@ impl Op {
 
     /// A float or integer literal.
     pub fn splat(value: f64, dtype: DType) -> Op {
-        let value = if dtype.is_float() { ScalarConst::float(value) } else { ScalarConst::Int(value as i64) };
+        let value = if dtype.is_float() {
+            ScalarConst::float(value)
+        } else {
+            ScalarConst::Int(value as i64)
+        };
         Op::Splat { value, dtype }
     }
 }

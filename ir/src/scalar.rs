@@ -368,7 +368,11 @@ pub struct UnknownScalar(pub String);
 impl FromStr for ScalarOp {
     type Err = UnknownScalar;
     fn from_str(text: &str) -> Result<Self, UnknownScalar> {
-        Self::ALL.iter().copied().find(|op| op.name() == text).ok_or_else(|| UnknownScalar(text.to_owned()))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|op| op.name() == text)
+            .ok_or_else(|| UnknownScalar(text.to_owned()))
     }
 }
 
@@ -471,8 +475,17 @@ mod tests {
     fn integers_wrap() {
         assert_eq!(round_to(Value::Int(300), DType::U8), Value::Int(44));
         assert_eq!(round_to(Value::Int(200), DType::I8), Value::Int(-56));
-        assert_eq!(ScalarOp::Pow.evaluate(&[Value::Int(3), Value::Int(4)], DType::I64), Value::Int(81));
-        assert_eq!(ScalarOp::Mod.evaluate(&[Value::Int(-7), Value::Int(3)], DType::I64), Value::Int(2));
-        assert_eq!(ScalarOp::Rem.evaluate(&[Value::Int(-7), Value::Int(3)], DType::I64), Value::Int(-1));
+        assert_eq!(
+            ScalarOp::Pow.evaluate(&[Value::Int(3), Value::Int(4)], DType::I64),
+            Value::Int(81)
+        );
+        assert_eq!(
+            ScalarOp::Mod.evaluate(&[Value::Int(-7), Value::Int(3)], DType::I64),
+            Value::Int(2)
+        );
+        assert_eq!(
+            ScalarOp::Rem.evaluate(&[Value::Int(-7), Value::Int(3)], DType::I64),
+            Value::Int(-1)
+        );
     }
 }

@@ -56,7 +56,8 @@ impl ContractSpec {
         let (ml, kl, nl) = (b.len() as u32, b.len() as u32 + 1, b.len() as u32 + 2);
         let axes = |x: Label, y: Label| b.iter().cloned().chain([vec![x], vec![y]]).collect();
         let extents = batch.iter().cloned().chain([m, k, n]).collect();
-        ContractSpec { extents, lhs: axes(ml, kl), rhs: axes(kl, nl), out: axes(ml, nl), dtype }.canonical()
+        ContractSpec { extents, lhs: axes(ml, kl), rhs: axes(kl, nl), out: axes(ml, nl), dtype }
+            .canonical()
     }
 
     /// Which part a label plays.
@@ -96,7 +97,10 @@ impl ContractSpec {
     /// the view's output as operand `side` (0 = lhs, 1 = rhs). `None` when the
     /// view slices, fixes or broadcasts what labels cannot express.
     pub fn absorb_operand(&self, side: usize, view: &View, facts: &Facts) -> Option<ContractSpec> {
-        let mut work = Relabel::new(self.extents.clone(), vec![self.lhs.clone(), self.rhs.clone(), self.out.clone()]);
+        let mut work = Relabel::new(
+            self.extents.clone(),
+            vec![self.lhs.clone(), self.rhs.clone(), self.out.clone()],
+        );
         let new = work.through_view(side, view, facts)?;
         work.axes[side] = new;
         let spec = ContractSpec {
@@ -109,7 +113,10 @@ impl ContractSpec {
         // A label that only the other operand has and the result lacks would
         // sum that operand alone: the broadcast took part in the sum.
         let lone = (0..spec.extents.len() as u32).any(|l| {
-            spec.role(l) == Role::LoneSum && [&spec.lhs, &spec.rhs, &spec.out].iter().any(|a| a.iter().flatten().any(|x| *x == l))
+            spec.role(l) == Role::LoneSum
+                && [&spec.lhs, &spec.rhs, &spec.out]
+                    .iter()
+                    .any(|a| a.iter().flatten().any(|x| *x == l))
         });
         (!lone).then(|| spec.canonical())
     }
@@ -119,7 +126,10 @@ impl ContractSpec {
         if !view.is_bijective() {
             return None;
         }
-        let mut work = Relabel::new(self.extents.clone(), vec![self.lhs.clone(), self.rhs.clone(), self.out.clone()]);
+        let mut work = Relabel::new(
+            self.extents.clone(),
+            vec![self.lhs.clone(), self.rhs.clone(), self.out.clone()],
+        );
         let inverse = view.inverse()?;
         let new = work.through_view(2, &inverse, facts)?;
         Some(
@@ -169,7 +179,7 @@ pub fn tidy_labels(mut extents: Vec<Dim>, axes: &mut [Vec<Group>]) -> Vec<Dim> {
 /// Two labels that are neighbours in this order wherever either occurs.
 fn mergeable(axes: &[Vec<Group>]) -> Option<(Label, Label)> {
     let groups: Vec<&Group> = axes.iter().flatten().collect();
-    let pair = groups.iter().flat_map(|g| g.windows(2)).map(|w| (w[0], w[1])).find(|(a, b)| {
+    groups.iter().flat_map(|g| g.windows(2)).map(|w| (w[0], w[1])).find(|(a, b)| {
         groups.iter().all(|g| {
             let a_at = g.iter().position(|l| l == a);
             let b_at = g.iter().position(|l| l == b);
@@ -179,8 +189,7 @@ fn mergeable(axes: &[Vec<Group>]) -> Option<(Label, Label)> {
                 _ => false,
             }
         })
-    });
-    pair
+    })
 }
 
 /// Label groups under refinement: splitting a label splits it everywhere.
@@ -216,11 +225,13 @@ impl Relabel {
     pub fn align(&mut self, a: (usize, usize), b: (usize, usize), facts: &Facts) -> Option<()> {
         let mut at = 0;
         loop {
-            let (x, y) = (self.axes[a.0][a.1].get(at).copied(), self.axes[b.0][b.1].get(at).copied());
+            let (x, y) =
+                (self.axes[a.0][a.1].get(at).copied(), self.axes[b.0][b.1].get(at).copied());
             match (x, y) {
                 (None, None) => return Some(()),
                 (Some(x), Some(y)) => {
-                    let (ex, ey) = (self.extents[x as usize].clone(), self.extents[y as usize].clone());
+                    let (ex, ey) =
+                        (self.extents[x as usize].clone(), self.extents[y as usize].clone());
                     if facts.equal(&ex, &ey).is_yes() {
                         at += 1;
                     } else if let Some(rest) = quotient(&ex, &ey, facts) {
@@ -251,7 +262,8 @@ impl Relabel {
         let atom_extents: Vec<Dim> = view.input.iter().flatten().cloned().collect();
         let mut of_atom: Vec<Group> = vec![Vec::new(); atom_extents.len()];
         for axis in 0..view.output.len() {
-            let mut labels: std::collections::VecDeque<Label> = self.axes[side][axis].iter().copied().collect();
+            let mut labels: std::collections::VecDeque<Label> =
+                self.axes[side][axis].iter().copied().collect();
             for part in &view.output[axis] {
                 let target = match part {
                     OutAtom::Broadcast(_) => None,
@@ -421,9 +433,18 @@ mod tests {
     fn head_split_and_transpose_become_labels() {
         let f = facts();
         // q: [B, S, 768] viewed as [B, 12, S, 64] times k [B, 12, S, 64] transposed.
-        let split = View::reshape(&dims(&["B", "S", "768"]), &dims(&["B", "S", "12", "64"]), &f).expect("split").remove(0);
-        let heads = split.then(&View::permute(&split.output_shape(), &[0, 2, 1, 3]), &f).expect("composes");
-        let spec = ContractSpec::matmul(&dims(&["B", "12"]), "S".parse().expect("dim"), Dim::Const(64), "S".parse().expect("dim"), DType::F32);
+        let split = View::reshape(&dims(&["B", "S", "768"]), &dims(&["B", "S", "12", "64"]), &f)
+            .expect("split")
+            .remove(0);
+        let heads =
+            split.then(&View::permute(&split.output_shape(), &[0, 2, 1, 3]), &f).expect("composes");
+        let spec = ContractSpec::matmul(
+            &dims(&["B", "12"]),
+            "S".parse().expect("dim"),
+            Dim::Const(64),
+            "S".parse().expect("dim"),
+            DType::F32,
+        );
         let q = spec.absorb_operand(0, &heads, &f).expect("absorbs");
         assert_eq!(q.shape(&q.lhs), dims(&["B", "S", "768"]));
         assert_eq!(q.to_string(), "a:B b:S (c:12 d:64), a c d e:S -> a c b e : f32");
@@ -435,9 +456,18 @@ mod tests {
     #[test]
     fn result_views_become_labels() {
         let f = facts();
-        let spec = ContractSpec::matmul(&[], "S".parse().expect("dim"), Dim::Const(768), Dim::Const(768), DType::F32);
-        let split = View::reshape(&dims(&["S", "768"]), &dims(&["S", "12", "64"]), &f).expect("split").remove(0);
-        let view = split.then(&View::permute(&split.output_shape(), &[1, 0, 2]), &f).expect("composes");
+        let spec = ContractSpec::matmul(
+            &[],
+            "S".parse().expect("dim"),
+            Dim::Const(768),
+            Dim::Const(768),
+            DType::F32,
+        );
+        let split = View::reshape(&dims(&["S", "768"]), &dims(&["S", "12", "64"]), &f)
+            .expect("split")
+            .remove(0);
+        let view =
+            split.then(&View::permute(&split.output_shape(), &[1, 0, 2]), &f).expect("composes");
         let out = spec.absorb_result(&view, &f).expect("absorbs");
         assert_eq!(out.to_string(), "a:S b:768, b (c:12 d:64) -> c a d : f32");
     }
@@ -446,7 +476,13 @@ mod tests {
     fn broadcast_operand_drops_its_batch_label() {
         let f = facts();
         let view = View::expand(&dims(&["768", "64"]), &dims(&["B", "768", "64"])).expect("fits");
-        let spec = ContractSpec::matmul(&dims(&["B"]), "S".parse().expect("dim"), Dim::Const(768), Dim::Const(64), DType::F32);
+        let spec = ContractSpec::matmul(
+            &dims(&["B"]),
+            "S".parse().expect("dim"),
+            Dim::Const(768),
+            Dim::Const(64),
+            DType::F32,
+        );
         let out = spec.absorb_operand(1, &view, &f).expect("absorbs");
         assert_eq!(out.to_string(), "a:B b:S c:768, c d:64 -> a b d : f32");
     }

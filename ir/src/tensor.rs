@@ -43,13 +43,18 @@ pub enum TensorError {
 
 /// Number of elements, `None` on overflow or beyond what a slice can hold.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= isize::MAX as usize / 16)
+    shape
+        .iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|&n| n <= isize::MAX as usize / 16)
 }
 
 impl Tensor {
     /// A tensor over given bytes, which must be exactly as many as the type takes.
     pub fn new(dtype: DType, shape: Vec<usize>, bytes: Bytes) -> Result<Self, TensorError> {
-        let Some(count) = element_count(&shape) else { return Err(TensorError::TooLarge { dtype, shape }) };
+        let Some(count) = element_count(&shape) else {
+            return Err(TensorError::TooLarge { dtype, shape });
+        };
         let expected = dtype.storage_bytes(count);
         if bytes.len() != expected {
             return Err(TensorError::Size { dtype, shape, expected, found: bytes.len() });
@@ -132,13 +137,17 @@ impl Tensor {
 
     /// All elements as i64, `None` for floats.
     pub fn to_i64(&self) -> Option<Vec<i64>> {
-        (!self.dtype.is_float()).then(|| (0..self.len()).map(|i| self.value(i).as_int() as i64).collect())
+        (!self.dtype.is_float())
+            .then(|| (0..self.len()).map(|i| self.value(i).as_int() as i64).collect())
     }
 
     /// The same bytes under other extents of equal product.
     pub fn reshaped(&self, shape: &[usize]) -> Option<Tensor> {
-        (element_count(shape) == Some(self.len()))
-            .then(|| Tensor { dtype: self.dtype, shape: shape.to_vec(), bytes: self.bytes.clone() })
+        (element_count(shape) == Some(self.len())).then(|| Tensor {
+            dtype: self.dtype,
+            shape: shape.to_vec(),
+            bytes: self.bytes.clone(),
+        })
     }
 
     /// The one value that all elements have bit for bit, if so.
@@ -191,7 +200,8 @@ pub fn load(dtype: DType, bytes: &[u8], index: usize) -> Value {
 pub fn store(dtype: DType, bytes: &mut [u8], index: usize, value: Value) {
     let value = round_to(value, dtype);
     let int = value.as_int();
-    let mut put = |raw: &[u8]| bytes[index * raw.len()..(index + 1) * raw.len()].copy_from_slice(raw);
+    let mut put =
+        |raw: &[u8]| bytes[index * raw.len()..(index + 1) * raw.len()].copy_from_slice(raw);
     match dtype {
         DType::Bool | DType::U8 => put(&[int as u8]),
         DType::I4 | DType::U4 => {

@@ -121,7 +121,9 @@ impl FromStr for TensorType {
         let fail = |why: String| TypeParseError { text: text.to_owned(), why };
         let text_trim = text.trim();
         let open = text_trim.find('[').ok_or_else(|| fail("no `[`".to_owned()))?;
-        let inner = text_trim[open + 1..].strip_suffix(']').ok_or_else(|| fail("no closing `]`".to_owned()))?;
+        let inner = text_trim[open + 1..]
+            .strip_suffix(']')
+            .ok_or_else(|| fail("no closing `]`".to_owned()))?;
         let dtype = text_trim[..open].parse().map_err(|e| fail(format!("{e}")))?;
         let shape: Result<Shape, _> = split_commas(inner).into_iter().map(str::parse).collect();
         Ok(TensorType { dtype, shape: shape.map_err(|e| fail(format!("{e}")))? })

@@ -76,7 +76,9 @@ impl View {
         }
         let output = axes
             .iter()
-            .map(|&a| input[a].iter().enumerate().map(|(j, e)| whole(first[a] + j as u32, e)).collect())
+            .map(|&a| {
+                input[a].iter().enumerate().map(|(j, e)| whole(first[a] + j as u32, e)).collect()
+            })
             .collect();
         View { input, output, fixed: Vec::new() }
     }
@@ -104,11 +106,17 @@ impl View {
     pub fn expand(shape: &[Dim], target: &[Dim]) -> Option<View> {
         let lead = target.len().checked_sub(shape.len())?;
         let mut view = View::identity(shape);
-        let mut output: Vec<Vec<OutAtom>> =
-            target[..lead].iter().map(|e| if e.is(1) { Vec::new() } else { vec![OutAtom::Broadcast(e.clone())] }).collect();
+        let mut output: Vec<Vec<OutAtom>> = target[..lead]
+            .iter()
+            .map(|e| if e.is(1) { Vec::new() } else { vec![OutAtom::Broadcast(e.clone())] })
+            .collect();
         for (axis, want) in target[lead..].iter().enumerate() {
             let parts = std::mem::take(&mut view.output[axis]);
-            output.push(if parts.is_empty() && !want.is(1) { vec![OutAtom::Broadcast(want.clone())] } else { parts });
+            output.push(if parts.is_empty() && !want.is(1) {
+                vec![OutAtom::Broadcast(want.clone())]
+            } else {
+                parts
+            });
         }
         view.output = output;
         Some(view)
@@ -218,7 +226,11 @@ impl View {
                 OutAtom::Broadcast(_) => None,
             })
             .collect();
-        let input = self.output.iter().map(|parts| parts.iter().map(|p| p.extent().clone()).collect()).collect();
+        let input = self
+            .output
+            .iter()
+            .map(|parts| parts.iter().map(|p| p.extent().clone()).collect())
+            .collect();
         let mut next = 0u32;
         let output = self
             .input
@@ -246,10 +258,14 @@ impl View {
         let mut after = Atoms::of(second);
         let mut pairs: Vec<OutAtom> = Vec::new();
         for axis in 0..self.output.len() {
-            let mut ours: std::collections::VecDeque<OutAtom> = self.output[axis].iter().cloned().collect();
+            let mut ours: std::collections::VecDeque<OutAtom> =
+                self.output[axis].iter().cloned().collect();
             let base: u32 = second.input[..axis].iter().map(|g| g.len() as u32).sum();
-            let mut theirs: std::collections::VecDeque<(u32, Dim)> =
-                second.input[axis].iter().enumerate().map(|(k, e)| (base + k as u32, e.clone())).collect();
+            let mut theirs: std::collections::VecDeque<(u32, Dim)> = second.input[axis]
+                .iter()
+                .enumerate()
+                .map(|(k, e)| (base + k as u32, e.clone()))
+                .collect();
             loop {
                 match (ours.pop_front(), theirs.pop_front()) {
                     (None, None) => break,
@@ -386,7 +402,9 @@ impl Atoms {
     /// Splits an output part of a first view into outer and inner.
     fn split(&mut self, part: &OutAtom, outer: &Dim, inner: &Dim) -> Option<(OutAtom, OutAtom)> {
         match part {
-            OutAtom::Broadcast(_) => Some((OutAtom::Broadcast(outer.clone()), OutAtom::Broadcast(inner.clone()))),
+            OutAtom::Broadcast(_) => {
+                Some((OutAtom::Broadcast(outer.clone()), OutAtom::Broadcast(inner.clone())))
+            }
             OutAtom::Take { atom, .. } => {
                 if !self.is_whole(part) {
                     return None;
@@ -539,10 +557,14 @@ impl Atoms {
                     .collect()
             })
             .collect();
-        let mut fixed: Vec<(u32, Dim)> = self.fixed.into_iter().map(|(k, at)| (number(k), at)).collect();
+        let mut fixed: Vec<(u32, Dim)> =
+            self.fixed.into_iter().map(|(k, at)| (number(k), at)).collect();
         fixed.sort();
-        let input =
-            self.input.iter().map(|keys| keys.iter().map(|k| self.extents[*k as usize].clone()).collect()).collect();
+        let input = self
+            .input
+            .iter()
+            .map(|keys| keys.iter().map(|k| self.extents[*k as usize].clone()).collect())
+            .collect();
         View { input, output, fixed }
     }
 }
@@ -550,8 +572,8 @@ impl Atoms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Bounds;
     use crate::Symbol;
+    use crate::facts::Bounds;
 
     fn dims(text: &[&str]) -> Vec<Dim> {
         text.iter().map(|t| t.parse().expect("dim")).collect()
@@ -582,12 +604,16 @@ mod tests {
         let merge = one(&["B", "S", "12", "64"], &["B", "S", "768"]);
         let all = view.then(&back, &f).and_then(|v| v.then(&merge, &f)).expect("composes");
         assert!(all.is_identity(), "{all:?}");
-        assert_eq!(view.inverse().expect("bijective").then(&view, &f).map(|v| v.is_identity()), Some(true));
+        assert_eq!(
+            view.inverse().expect("bijective").then(&view, &f).map(|v| v.is_identity()),
+            Some(true)
+        );
     }
 
     #[test]
     fn unalignable_reshape_takes_two_views() {
-        let views = View::reshape(&dims(&["6", "4"]), &dims(&["4", "6"]), &facts()).expect("equal counts");
+        let views =
+            View::reshape(&dims(&["6", "4"]), &dims(&["4", "6"]), &facts()).expect("equal counts");
         assert_eq!(views.len(), 2);
         assert!(View::reshape(&dims(&["6", "4"]), &dims(&["5", "5"]), &facts()).is_none());
     }

@@ -15,7 +15,7 @@ use tgc_ir::Graph;
 use tgc_ir::graph::{NodeId, Operands};
 
 pub(crate) use analysis::{ClassData, Tensors};
-pub(crate) use apply::Site;
+pub(crate) use apply::{Applier, Compiled, Refusal, Site};
 pub(crate) use language::{Node, head_of, name_of};
 
 use crate::pass::{Context, PassError};
@@ -48,7 +48,6 @@ pub fn run(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, PassError>
     tensors.fuel = context.fuel;
     let mut egraph: EGraph<Node, Tensors> = EGraph::new(tensors);
     let map = load::load(&mut egraph, graph);
-    let rules = apply::compile(context.rules);
     egraph.rebuild();
     let limit = graph.len() * ENODES_PER_NODE + ENODES_EXTRA;
     let runner: Runner<Node, Tensors> = Runner::new(Tensors::new(&Graph::new(""), &RuleSet::default()))
@@ -57,7 +56,7 @@ pub fn run(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, PassError>
         .with_node_limit(limit)
         .with_time_limit(std::time::Duration::from_secs(86_400))
         .with_scheduler(SimpleScheduler)
-        .run(&rules);
+        .run(context.rules.compiled.of(context.rules));
     let egraph = &runner.egraph;
     context.saturation = Report {
         enodes: egraph.total_number_of_nodes(),

@@ -57,6 +57,29 @@ pub(crate) enum Term {
     Call(Function, Vec<String>),
 }
 
+impl Term {
+    /// Names of variables, in order of appearance, repeated as they are.
+    pub(crate) fn variables<'a>(&'a self, out: &mut Vec<&'a str>) {
+        match self {
+            Term::Var(name) => out.push(name),
+            Term::Op(_, operands, attrs) => operands.iter().chain(attrs).for_each(|t| t.variables(out)),
+            Term::Call(_, args) => out.extend(args.iter().map(String::as_str)),
+            Term::Number(..) | Term::Attr(_) => {}
+        }
+    }
+
+    /// Literal attributes.
+    pub(crate) fn attributes(&self, out: &mut IndexSet<Attr>) {
+        match self {
+            Term::Attr(attr) => {
+                out.insert(attr.clone());
+            }
+            Term::Op(_, operands, attrs) => operands.iter().chain(attrs).for_each(|t| t.attributes(out)),
+            Term::Var(_) | Term::Number(..) | Term::Call(..) => {}
+        }
+    }
+}
+
 /// What a function of a right side gives.
 pub(crate) enum Guarded {
     /// An attribute.
@@ -90,6 +113,8 @@ pub struct RuleSet {
     /// In file order, generated ones last.
     pub rules: Vec<Rule>,
     pub(crate) literals: IndexSet<Attr>,
+    /// The rules as the e-graph runs them.
+    pub(crate) compiled: crate::egraph::Compiled,
 }
 
 /// Forms of one rule that differ by the order of commutative operands.
@@ -175,17 +200,9 @@ impl RuleSet {
     }
 
     fn intern_literals(&mut self) {
-        fn walk(term: &Term, out: &mut IndexSet<Attr>) {
-            match term {
-                Term::Attr(attr) => {
-                    out.insert(attr.clone());
-                }
-                Term::Op(_, operands, attrs) => operands.iter().chain(attrs).for_each(|t| walk(t, out)),
-                _ => {}
-            }
-        }
+        self.compiled = Default::default();
         for rule in &self.rules {
-            walk(&rule.lhs, &mut self.literals);
+            rule.lhs.attributes(&mut self.literals);
         }
     }
 }

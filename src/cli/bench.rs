@@ -36,7 +36,8 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> Result<(), Failure> {
     let (engine, _) = engine_of(&args.model, &args.compiling, output)?;
     let tensors = args.running.tensors(&engine, output)?;
     let opened = Instant::now();
-    let mut instance = open(&engine, &args.running.device, RunOptions { threads: args.running.threads })?;
+    let mut instance =
+        open(&engine, &args.running.device, RunOptions { threads: args.running.threads })?;
     let first = Instant::now();
     instance.run(&tensors)?;
     let (load_ms, first_ms) = (ms(first - opened), ms(first.elapsed()));
@@ -53,7 +54,8 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> Result<(), Failure> {
     }
     times.sort_by(f64::total_cmp);
     let mean = times.iter().sum::<f64>() / times.len() as f64;
-    let deviation = (times.iter().map(|t| (t - mean).powi(2)).sum::<f64>() / times.len() as f64).sqrt();
+    let deviation =
+        (times.iter().map(|t| (t - mean).powi(2)).sum::<f64>() / times.len() as f64).sqrt();
     let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize];
     let report = serde_json::json!({
         "device": args.running.device,
@@ -77,7 +79,10 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> Result<(), Failure> {
         at(0.5), at(0.0), at(0.9), at(0.99), at(1.0), times.len()
     ));
     if deviation / mean > 0.05 {
-        output.remark(format_args!("warning: times vary by {:.0} %: the machine is busy or its clock changes", 100.0 * deviation / mean));
+        output.remark(format_args!(
+            "warning: times vary by {:.0} %: the machine is busy or its clock changes",
+            100.0 * deviation / mean
+        ));
     }
     Ok(())
 }

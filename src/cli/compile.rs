@@ -31,11 +31,15 @@ pub(crate) struct CompileArgs {
 /// Compiles and writes.
 pub(crate) fn run(args: &CompileArgs, output: &Output) -> Result<(), Failure> {
     if args.model.extension().is_some_and(|e| e == "tgc") {
-        return Err(Failure::new(Kind::Usage, format!("{} is an engine already", args.model.display())));
+        return Err(Failure::new(
+            Kind::Usage,
+            format!("{} is an engine already", args.model.display()),
+        ));
     }
     let start = std::time::Instant::now();
     let (engine, outcome) = engine_of(&args.model, &args.compiling, output)?;
-    let outcome = outcome.ok_or_else(|| Failure::new(Kind::Internal, "a model compiles to an outcome"))?;
+    let outcome =
+        outcome.ok_or_else(|| Failure::new(Kind::Internal, "a model compiles to an outcome"))?;
     let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("tgc"));
     let bytes = engine.write(&path).map_err(|e| Failure::new(Kind::File, error_chain(&e)))?;
     if !args.emit.is_empty() {
@@ -44,7 +48,8 @@ pub(crate) fn run(args: &CompileArgs, output: &Output) -> Result<(), Failure> {
         output.remark(format_args!("emitted to {}", folder.display()));
     }
     if output.json {
-        output.document("tgc.compile/1", summary_json(&outcome, &path.display().to_string(), bytes));
+        output
+            .document("tgc.compile/1", summary_json(&outcome, &path.display().to_string(), bytes));
     } else {
         for line in summary(&outcome) {
             output.result(line);
@@ -93,7 +98,8 @@ pub(crate) fn summary(outcome: &Outcome) -> Vec<String> {
         outcome.saturation.iterations,
         if outcome.saturation.is_saturated { ", saturated" } else { ", budget reached" },
     )];
-    let list = fused(outcome).iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
+    let list =
+        fused(outcome).iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
     out.push(format!("fused        {}", if list.is_empty() { "nothing".to_owned() } else { list }));
     for (target, plan) in &outcome.engine.plans {
         let launches = plan.steps.iter().filter(|s| matches!(s, Step::Launch(_))).count();
@@ -112,7 +118,10 @@ pub(crate) fn summary(outcome: &Outcome) -> Vec<String> {
             let registers = reports.map(|r| r.registers).max().unwrap_or(0);
             let spills = if spills.is_empty() { "no spills".to_owned() } else { spills.join(", ") };
             if registers > 0 {
-                out.push(format!("             {} units, at most {registers} registers, {spills}", built.units.len()));
+                out.push(format!(
+                    "             {} units, at most {registers} registers, {spills}",
+                    built.units.len()
+                ));
             }
         }
     }

@@ -24,7 +24,8 @@ fn variable(name: &str) -> Option<String> {
 pub(crate) fn nvrtc_folders() -> Vec<PathBuf> {
     let mut out: Vec<PathBuf> = Vec::new();
     out.extend(variable("TGC_NVRTC").map(PathBuf::from));
-    let in_package = |base: PathBuf| [base.join("nvidia/cu13/lib"), base.join("nvidia/cuda_nvrtc/lib")];
+    let in_package =
+        |base: PathBuf| [base.join("nvidia/cu13/lib"), base.join("nvidia/cuda_nvrtc/lib")];
     out.extend(in_package(PathBuf::from("target/nvrtc")));
     if let Ok(exe) = std::env::current_exe()
         && let Some(target) = exe.parent().and_then(|p| p.parent())
@@ -47,15 +48,23 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
 pub(crate) fn run(output: &Output) -> Result<(), Failure> {
     let nvrtc = match Nvrtc::load(&nvrtc_folders()) {
         Ok(nvrtc) => format!("{} at {}", nvrtc.version(), nvrtc.path().display()),
-        Err(e) => format!("not found ({e}); `pip install --no-deps --target DIR nvidia-cuda-nvrtc==13.0.88`, then TGC_NVRTC=DIR/nvidia/cu13/lib"),
+        Err(e) => format!(
+            "not found ({e}); `pip install --no-deps --target DIR nvidia-cuda-nvrtc==13.0.88`, then TGC_NVRTC=DIR/nvidia/cu13/lib"
+        ),
     };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let isa = format!("{:?}", tgc_runtime::cpu::Isa::best());
-    let driver = if tgc_runtime::cuda::is_present() { "present" } else { "not present (libcuda.so.1 does not load)" };
+    let driver = if tgc_runtime::cuda::is_present() {
+        "present"
+    } else {
+        "not present (libcuda.so.1 does not load)"
+    };
     let cache = cache_folder().map_or_else(|| "none".to_owned(), |p| p.display().to_string());
     if output.json {
-        let variables: serde_json::Map<String, serde_json::Value> =
-            VARIABLES.iter().map(|(n, _)| ((*n).to_owned(), serde_json::json!(variable(n)))).collect();
+        let variables: serde_json::Map<String, serde_json::Value> = VARIABLES
+            .iter()
+            .map(|(n, _)| ((*n).to_owned(), serde_json::json!(variable(n))))
+            .collect();
         output.document("tgc.doctor/1", serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"), "nvrtc": nvrtc, "cuda_driver": driver, "cpu_threads": threads,
             "cpu_isa": isa, "cache": cache, "operators": tgc_onnx::operators().count(), "environment": variables,
@@ -67,7 +76,10 @@ pub(crate) fn run(output: &Output) -> Result<(), Failure> {
     output.result(format_args!("CUDA driver  {driver}"));
     output.result(format_args!("NVRTC        {nvrtc}"));
     output.result(format_args!("cache        {cache}"));
-    output.result(format_args!("operators    {} of ONNX (`tgc operators`)", tgc_onnx::operators().count()));
+    output.result(format_args!(
+        "operators    {} of ONNX (`tgc operators`)",
+        tgc_onnx::operators().count()
+    ));
     output.result("environment");
     for (name, meaning) in VARIABLES {
         let value = variable(name).unwrap_or_else(|| "not set".to_owned());

@@ -39,7 +39,11 @@ pub(crate) fn write(outcome: &Outcome, wanted: &[What], folder: &Path) -> Result
             What::Kernels => {
                 for (target, plan) in &outcome.engine.plans {
                     for kernel in &plan.kernels {
-                        put(folder, &format!("{target}/{}.kernel.ron", kernel.name), &pretty(kernel)?)?;
+                        put(
+                            folder,
+                            &format!("{target}/{}.kernel.ron", kernel.name),
+                            &pretty(kernel)?,
+                        )?;
                     }
                 }
             }
@@ -52,7 +56,9 @@ pub(crate) fn write(outcome: &Outcome, wanted: &[What], folder: &Path) -> Result
             }
             What::Cuda | What::Ptx => {
                 let ending = if *what == What::Cuda { ".cu" } else { ".ptx" };
-                for (name, bytes) in outcome.engine.files.iter().filter(|(n, _)| n.ends_with(ending)) {
+                for (name, bytes) in
+                    outcome.engine.files.iter().filter(|(n, _)| n.ends_with(ending))
+                {
                     put(folder, name, &String::from_utf8_lossy(bytes))?;
                 }
             }
@@ -63,7 +69,8 @@ pub(crate) fn write(outcome: &Outcome, wanted: &[What], folder: &Path) -> Result
 }
 
 fn pretty<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
-    ron::ser::to_string_pretty(value, ron::ser::PrettyConfig::new().depth_limit(6)).map_err(|e| Failure::new(Kind::Internal, e))
+    ron::ser::to_string_pretty(value, ron::ser::PrettyConfig::new().depth_limit(6))
+        .map_err(|e| Failure::new(Kind::Internal, e))
 }
 
 fn put(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
@@ -85,12 +92,18 @@ fn dot(graph: &Graph) -> String {
         }
         let label = format!("{id} {}\\n{}", op.name(), graph.ty(id)).replace('"', "'");
         let _ = writeln!(out, "  n{} [label=\"{label}\"];", id.0);
-        for operand in graph.operands(id).iter().filter(|o| !graph.op(**o).is_leaf() || matches!(graph.op(**o), tgc_ir::Op::Input { .. })) {
+        for operand in graph.operands(id).iter().filter(|o| {
+            !graph.op(**o).is_leaf() || matches!(graph.op(**o), tgc_ir::Op::Input { .. })
+        }) {
             let _ = writeln!(out, "  n{} -> n{};", operand.0, id.0);
         }
     }
     for output in graph.outputs() {
-        let _ = writeln!(out, "  \"{}\" [shape=ellipse];\n  n{} -> \"{}\";", output.name, output.node.0, output.name);
+        let _ = writeln!(
+            out,
+            "  \"{}\" [shape=ellipse];\n  n{} -> \"{}\";",
+            output.name, output.node.0, output.name
+        );
     }
     out.push_str("}\n");
     out

@@ -42,26 +42,52 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
     }
     if let Some(plan) = engine.plans.values().next() {
         for port in &plan.inputs {
-            output.result(format_args!("input        {}  {}{}", port.name, port.dtype, tgc_ir::types::DisplayDims(&port.shape)));
+            output.result(format_args!(
+                "input        {}  {}{}",
+                port.name,
+                port.dtype,
+                tgc_ir::types::DisplayDims(&port.shape)
+            ));
         }
         for port in &plan.outputs {
-            output.result(format_args!("output       {}  {}{}", port.name, port.dtype, tgc_ir::types::DisplayDims(&port.shape)));
+            output.result(format_args!(
+                "output       {}  {}{}",
+                port.name,
+                port.dtype,
+                tgc_ir::types::DisplayDims(&port.shape)
+            ));
         }
         for require in &plan.requires {
             output.result(format_args!("requires     {require}  (from {})", require.origin));
         }
     }
     let weights: usize = engine.weights.iter().map(|w| w.bytes().len()).sum();
-    output.result(format_args!("weights      {} in {} tensors", human_bytes(weights as u64), engine.weights.len()));
+    output.result(format_args!(
+        "weights      {} in {} tensors",
+        human_bytes(weights as u64),
+        engine.weights.len()
+    ));
     match &outcome {
         Some(outcome) => {
-            summary(outcome).into_iter().filter(|l| !l.starts_with("not verified")).for_each(|l| output.result(l));
+            summary(outcome)
+                .into_iter()
+                .filter(|l| !l.starts_with("not verified"))
+                .for_each(|l| output.result(l));
         }
         None => {
-            output.result(format_args!("model        {} compiled by tgc {}", engine.provenance.model, engine.provenance.tgc));
+            output.result(format_args!(
+                "model        {} compiled by tgc {}",
+                engine.provenance.model, engine.provenance.tgc
+            ));
             let verification = &engine.provenance.verification;
-            verification.checks.iter().for_each(|c| output.result(format_args!("verified     {c}")));
-            verification.not_reached.iter().for_each(|c| output.result(format_args!("not verified {c}")));
+            verification
+                .checks
+                .iter()
+                .for_each(|c| output.result(format_args!("verified     {c}")));
+            verification
+                .not_reached
+                .iter()
+                .for_each(|c| output.result(format_args!("not verified {c}")));
         }
     }
     for (target, plan) in &engine.plans {
@@ -84,7 +110,9 @@ fn kernels(plan: &Plan) -> Vec<String> {
                 let from = match launch.provenance.as_slice() {
                     [] => String::new(),
                     [one] => one.clone(),
-                    [first, .., last] => format!("{first} … {last} ({} nodes)", launch.provenance.len()),
+                    [first, .., last] => {
+                        format!("{first} … {last} ({} nodes)", launch.provenance.len())
+                    }
                 };
                 out.push(format!("  {:<14} {:<9} {from}", kernel.name, kernel.family()));
             }
@@ -112,9 +140,14 @@ fn show_node(graph: &Graph, name: &str, output: &Output) -> Result<(), Failure> 
     if found {
         return Ok(());
     }
-    let names: std::collections::BTreeSet<&str> = graph.ids().flat_map(|id| graph.locations(id)).map(AsRef::as_ref).collect();
-    let hint = tgc::session::closest(name, names).map_or_else(String::new, |h| format!("; did you mean `{h}`?"));
-    Err(Failure::new(tgc::session::Kind::Usage, format!("no node `{name}` is left after import{hint}")))
+    let names: std::collections::BTreeSet<&str> =
+        graph.ids().flat_map(|id| graph.locations(id)).map(AsRef::as_ref).collect();
+    let hint = tgc::session::closest(name, names)
+        .map_or_else(String::new, |h| format!("; did you mean `{h}`?"));
+    Err(Failure::new(
+        tgc::session::Kind::Usage,
+        format!("no node `{name}` is left after import{hint}"),
+    ))
 }
 
 fn document(engine: &Engine, outcome: Option<&Outcome>) -> serde_json::Value {

@@ -35,7 +35,14 @@ fn table(args: &ListArgs, output: &Output, schema: &str, header: &[&str], rows: 
     if output.json {
         let rows: Vec<serde_json::Value> = rows
             .iter()
-            .map(|r| header.iter().zip(r).map(|(k, v)| ((*k).to_owned(), serde_json::json!(v))).collect::<serde_json::Map<_, _>>().into())
+            .map(|r| {
+                header
+                    .iter()
+                    .zip(r)
+                    .map(|(k, v)| ((*k).to_owned(), serde_json::json!(v)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            })
             .collect();
         output.document(schema, serde_json::json!({ "rows": rows }));
         return;
@@ -49,7 +56,9 @@ fn table(args: &ListArgs, output: &Output, schema: &str, header: &[&str], rows: 
         }
         return;
     }
-    let widths: Vec<usize> = (0..header.len()).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..header.len())
+        .map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0))
+        .collect();
     for row in rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(c, w)| format!("{c:<w$}")).collect();
         output.result(cells.join("  ").trim_end());
@@ -67,11 +76,16 @@ pub(crate) fn passes(args: &ListArgs, output: &Output) -> Result<(), Failure> {
 /// `tgc rules`.
 pub(crate) fn rules(args: &RulesArgs, output: &Output) -> Result<(), Failure> {
     if let Some(path) = &args.check {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::new(Kind::File, format!("cannot read {}: {e}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(Kind::File, format!("cannot read {}: {e}", path.display()))
+        })?;
         let mut set = tgc_passes::rules::RuleSet::default();
-        set.add_text(&path.display().to_string(), &text).map_err(|e| Failure::new(Kind::Usage, e))?;
-        output.result(format_args!("{} rules read; grammar, ops and conditions are right", set.rules.len()));
+        set.add_text(&path.display().to_string(), &text)
+            .map_err(|e| Failure::new(Kind::Usage, e))?;
+        output.result(format_args!(
+            "{} rules read; grammar, ops and conditions are right",
+            set.rules.len()
+        ));
         return Ok(());
     }
     let session = Session::new(Options::default());
@@ -79,7 +93,9 @@ pub(crate) fn rules(args: &RulesArgs, output: &Output) -> Result<(), Failure> {
         .rules()
         .rules
         .iter()
-        .map(|r| vec![r.name.clone(), r.class.name().to_owned(), r.text().to_owned(), r.law.clone()])
+        .map(|r| {
+            vec![r.name.clone(), r.class.name().to_owned(), r.text().to_owned(), r.law.clone()]
+        })
         .collect();
     table(&args.list, output, "tgc.rules/1", &["rule", "class", "rewrite", "law"], &rows);
     Ok(())
@@ -91,8 +107,10 @@ pub(crate) fn ops(args: &ListArgs, output: &Output) -> Result<(), Failure> {
         let schema = Op::schema(name).unwrap_or_default();
         schema.iter().map(|(n, k)| format!("{n}: {k:?}")).collect::<Vec<_>>().join(", ")
     };
-    let mut rows: Vec<Vec<String>> =
-        PRIMITIVES.iter().map(|n| vec![(*n).to_owned(), "primitive".into(), attrs(n), String::new()]).collect();
+    let mut rows: Vec<Vec<String>> = PRIMITIVES
+        .iter()
+        .map(|n| vec![(*n).to_owned(), "primitive".into(), attrs(n), String::new()])
+        .collect();
     rows.extend(ScalarOp::ALL.iter().map(|op| {
         let r = op.record();
         let device = match r.device {
@@ -102,7 +120,9 @@ pub(crate) fn ops(args: &ListArgs, output: &Output) -> Result<(), Failure> {
         vec![r.name.to_owned(), "scalar".into(), format!("{} operands", r.arity), device]
     }));
     rows.extend(
-        tgc_ir::composite::all().iter().map(|c| vec![c.name.to_owned(), "composite".into(), attrs(c.name), c.doc.clone()]),
+        tgc_ir::composite::all()
+            .iter()
+            .map(|c| vec![c.name.to_owned(), "composite".into(), attrs(c.name), c.doc.clone()]),
     );
     table(args, output, "tgc.ops/1", &["op", "kind", "attributes", "meaning"], &rows);
     Ok(())
@@ -125,7 +145,13 @@ pub(crate) fn operators(args: &ListArgs, output: &Output) -> Result<(), Failure>
 
 /// `tgc targets`.
 pub(crate) fn targets(args: &ListArgs, output: &Output) -> Result<(), Failure> {
-    let mut rows = vec![vec!["cpu".to_owned(), "this machine".into(), String::new(), String::new(), String::new()]];
+    let mut rows = vec![vec![
+        "cpu".to_owned(),
+        "this machine".into(),
+        String::new(),
+        String::new(),
+        String::new(),
+    ]];
     rows.extend(DEVICES.iter().map(|d| {
         vec![
             d.target.to_owned(),
@@ -135,6 +161,12 @@ pub(crate) fn targets(args: &ListArgs, output: &Output) -> Result<(), Failure> {
             format!("{} TFLOP/s f16", d.f16_tflops),
         ]
     }));
-    table(args, output, "tgc.targets/1", &["target", "device", "cores", "memory", "arithmetic"], &rows);
+    table(
+        args,
+        output,
+        "tgc.targets/1",
+        &["target", "device", "cores", "memory", "arithmetic"],
+        &rows,
+    );
     Ok(())
 }

@@ -153,13 +153,19 @@ impl Compiling {
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         let mut rules = Vec::new();
         for path in &self.rules {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Failure::new(Kind::File, format!("cannot read {}: {e}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                Failure::new(Kind::File, format!("cannot read {}: {e}", path.display()))
+            })?;
             rules.push((path.display().to_string(), text));
         }
         match self.state.as_deref() {
             None | Some("auto") => {}
-            Some(other) => return Err(Failure::new(Kind::Usage, format!("--state {other}: only `auto` is supported"))),
+            Some(other) => {
+                return Err(Failure::new(
+                    Kind::Usage,
+                    format!("--state {other}: only `auto` is supported"),
+                ));
+            }
         }
         Ok(Options {
             targets: self.target.clone(),
@@ -171,7 +177,11 @@ impl Compiling {
             rules,
             nvrtc_folders: doctor::nvrtc_folders(),
             no_nvrtc: self.no_nvrtc,
-            cache: if self.no_cache { None } else { self.cache.clone().or_else(doctor::cache_folder) },
+            cache: if self.no_cache {
+                None
+            } else {
+                self.cache.clone().or_else(doctor::cache_folder)
+            },
             threads: self.jobs.max(1),
             auto_state: self.state.is_some(),
         })
@@ -180,7 +190,8 @@ impl Compiling {
 
 /// `name=4`, `name=1..8`, `name=1..`.
 fn parse_range(text: &str) -> Result<(String, i64, Option<i64>), Failure> {
-    let wrong = || Failure::new(Kind::Usage, format!("--dim {text}: write NAME=VALUE or NAME=LOW..HIGH"));
+    let wrong =
+        || Failure::new(Kind::Usage, format!("--dim {text}: write NAME=VALUE or NAME=LOW..HIGH"));
     let (name, range) = text.split_once('=').ok_or_else(wrong)?;
     let number = |t: &str| t.parse::<i64>().map_err(|_| wrong());
     match range.split_once("..") {
@@ -205,9 +216,14 @@ impl tgc::session::Progress for Stages<'_> {
 }
 
 /// Compiles a model, or loads an engine; by the file's ending.
-pub(crate) fn engine_of(path: &Path, compiling: &Compiling, output: &Output) -> Result<(Engine, Option<Outcome>), Failure> {
+pub(crate) fn engine_of(
+    path: &Path,
+    compiling: &Compiling,
+    output: &Output,
+) -> Result<(Engine, Option<Outcome>), Failure> {
     if path.extension().is_some_and(|e| e == "tgc") {
-        let engine = Engine::load(path).map_err(|e| Failure::new(engine_kind(&e), tgc::session::error_chain(&e)))?;
+        let engine = Engine::load(path)
+            .map_err(|e| Failure::new(engine_kind(&e), tgc::session::error_chain(&e)))?;
         return Ok((engine, None));
     }
     let session = Session::new(compiling.options()?);
@@ -251,7 +267,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let text = failure.message.trim_end();
-            if text.starts_with("error") { eprintln!("{text}") } else { eprintln!("error: {text}") }
+            if text.starts_with("error") {
+                eprintln!("{text}")
+            } else {
+                eprintln!("error: {text}")
+            }
             ExitCode::from(failure.kind.exit_code())
         }
     }
@@ -266,5 +286,9 @@ fn start_log(verbose: u8) {
     };
     let filter = std::env::var("TGC_LOG").unwrap_or_else(|_| level.to_string());
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_default();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
 }

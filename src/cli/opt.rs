@@ -50,13 +50,19 @@ impl Observer for Watcher<'_> {
         let (old, new) = (tgc_ir::text::print(before), tgc_ir::text::print(graph));
         if self.output.verbose > 0 {
             let ms = self.started.elapsed().as_secs_f64() * 1e3;
-            self.output.remark(format_args!("pass {}: {} -> {} nodes in {ms:.2} ms", pass.name, before.len(), graph.len()));
+            self.output.remark(format_args!(
+                "pass {}: {} -> {} nodes in {ms:.2} ms",
+                pass.name,
+                before.len(),
+                graph.len()
+            ));
         }
         if self.args.print_after_all || (self.args.print_changed && old != new) {
             self.output.remark(format_args!("; after {}\n{new}", pass.name));
         }
         if self.args.check_each && self.found.is_none() {
-            self.found = difference(before, graph).map(|why| format!("pass `{}` changes an answer: {why}", pass.name));
+            self.found = difference(before, graph)
+                .map(|why| format!("pass `{}` changes an answer: {why}", pass.name));
         }
     }
 }

@@ -54,7 +54,10 @@ pub(crate) struct Running {
 pub(crate) fn engine_ports(engine: &Engine) -> Vec<(String, TensorType)> {
     let plan = engine.plans.values().next();
     plan.map_or_else(Vec::new, |p| {
-        p.inputs.iter().map(|i| (i.name.clone(), TensorType::new(i.dtype, i.shape.iter().cloned()))).collect()
+        p.inputs
+            .iter()
+            .map(|i| (i.name.clone(), TensorType::new(i.dtype, i.shape.iter().cloned())))
+            .collect()
     })
 }
 
@@ -64,7 +67,8 @@ impl Running {
         let ports = engine_ports(engine);
         if self.inputs.is_empty() {
             output.remark(format_args!("note: no --inputs; random ones with seed {}", self.seed));
-            let graph = tgc_ir::text::parse(&engine.graph).map_err(|e| Failure::new(Kind::Model, e))?;
+            let graph =
+                tgc_ir::text::parse(&engine.graph).map_err(|e| Failure::new(Kind::Model, e))?;
             let binding = self.binding(&graph)?;
             return inputs::random(&graph, &binding, self.seed, Style::Usual);
         }
@@ -77,8 +81,12 @@ impl Running {
 
     /// Symbol values from `--shapes`; the rest small.
     fn binding(&self, graph: &Graph) -> Result<Binding, Failure> {
-        let small = tgc::verify::small_binding(graph)
-            .ok_or_else(|| Failure::new(Kind::Usage, "no small sizes satisfy the model's constraints; give --inputs or --shapes"))?;
+        let small = tgc::verify::small_binding(graph).ok_or_else(|| {
+            Failure::new(
+                Kind::Usage,
+                "no small sizes satisfy the model's constraints; give --inputs or --shapes",
+            )
+        })?;
         let Some(text) = &self.shapes else { return Ok(small) };
         let ports = inputs::ports(graph);
         let given = parse_shapes(text)?;
@@ -93,10 +101,15 @@ impl Running {
         if let Some((unknown, _)) = given.iter().find(|(n, _)| ports.iter().all(|(p, _)| p != n)) {
             let hint = tgc::session::closest(unknown, ports.iter().map(|(n, _)| n.as_str()));
             let hint = hint.map_or_else(String::new, |h| format!("; did you mean `{h}`?"));
-            return Err(Failure::new(Kind::Usage, format!("--shapes: the model has no input `{unknown}`{hint}")));
+            return Err(Failure::new(
+                Kind::Usage,
+                format!("--shapes: the model has no input `{unknown}`{hint}"),
+            ));
         }
-        let refs: Vec<(&str, &TensorType, &[usize])> = shapes.iter().map(|(n, t, s)| (*n, *t, s.as_slice())).collect();
-        let bound = Binding::from_inputs(&refs, &graph.facts, Default::default()).map_err(|e| Failure::new(Kind::Usage, e))?;
+        let refs: Vec<(&str, &TensorType, &[usize])> =
+            shapes.iter().map(|(n, t, s)| (*n, *t, s.as_slice())).collect();
+        let bound = Binding::from_inputs(&refs, &graph.facts, Default::default())
+            .map_err(|e| Failure::new(Kind::Usage, e))?;
         let mut all: std::collections::BTreeMap<Symbol, i64> = small.0;
         all.extend(bound.0);
         let binding = Binding(all);
@@ -107,7 +120,9 @@ impl Running {
 
 /// `x:1x3x4,y:[8,16]`.
 fn parse_shapes(text: &str) -> Result<Vec<(String, Vec<usize>)>, Failure> {
-    let wrong = |part: &str| Failure::new(Kind::Usage, format!("--shapes: `{part}` is not NAME:1x3x224x224"));
+    let wrong = |part: &str| {
+        Failure::new(Kind::Usage, format!("--shapes: `{part}` is not NAME:1x3x224x224"))
+    };
     tgc_ir::types::split_commas(text)
         .into_iter()
         .map(|part| {
@@ -127,12 +142,18 @@ fn parse_shapes(text: &str) -> Result<Vec<(String, Vec<usize>)>, Failure> {
 pub(crate) fn run(args: &RunArgs, output: &Output) -> Result<(), Failure> {
     let (engine, _) = engine_of(&args.model, &args.compiling, output)?;
     let tensors = args.running.tensors(&engine, output)?;
-    let mut instance = open(&engine, &args.running.device, RunOptions { threads: args.running.threads })?;
+    let mut instance =
+        open(&engine, &args.running.device, RunOptions { threads: args.running.threads })?;
     let results = instance.run(&tensors)?;
-    let plan = engine.plans.values().next().ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
+    let plan = engine
+        .plans
+        .values()
+        .next()
+        .ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
     let names: Vec<&str> = plan.outputs.iter().map(|p| p.name.as_str()).collect();
     let save = |path: &PathBuf, pairs: Vec<(&str, &Tensor)>| {
-        tgc::npy::write_npz(path, &pairs).map_err(|e| Failure::new(Kind::File, format!("cannot write {}: {e}", path.display())))
+        tgc::npy::write_npz(path, &pairs)
+            .map_err(|e| Failure::new(Kind::File, format!("cannot write {}: {e}", path.display())))
     };
     if let Some(path) = &args.save_outputs {
         save(path, names.iter().copied().zip(&results).collect())?;
@@ -140,9 +161,13 @@ pub(crate) fn run(args: &RunArgs, output: &Output) -> Result<(), Failure> {
     if let Some(path) = &args.save_inputs {
         save(path, plan.inputs.iter().map(|p| p.name.as_str()).zip(&tensors).collect())?;
     }
-    let rows: Vec<serde_json::Value> = names.iter().zip(&results).map(|(n, t)| statistics(n, t)).collect();
+    let rows: Vec<serde_json::Value> =
+        names.iter().zip(&results).map(|(n, t)| statistics(n, t)).collect();
     if output.json {
-        output.document("tgc.run/1", serde_json::json!({ "device": args.running.device, "outputs": rows }));
+        output.document(
+            "tgc.run/1",
+            serde_json::json!({ "device": args.running.device, "outputs": rows }),
+        );
         return Ok(());
     }
     for row in &rows {
@@ -153,7 +178,11 @@ pub(crate) fn run(args: &RunArgs, output: &Output) -> Result<(), Failure> {
             row["min"],
             row["max"],
             row["mean"],
-            if row["non_finite"] == 0 { String::new() } else { format!("  NOT FINITE: {} elements", row["non_finite"]) },
+            if row["non_finite"] == 0 {
+                String::new()
+            } else {
+                format!("  NOT FINITE: {} elements", row["non_finite"])
+            },
         ));
     }
     Ok(())

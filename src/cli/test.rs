@@ -46,12 +46,17 @@ pub(crate) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
                 passed += 1;
                 rows.push(serde_json::json!({ "case": name, "passed": true, "worst": worst }));
                 if !output.json {
-                    output.result(format_args!("ok    {name}  largest error {:.0} % of the tolerance", 100.0 * worst));
+                    output.result(format_args!(
+                        "ok    {name}  largest error {:.0} % of the tolerance",
+                        100.0 * worst
+                    ));
                 }
             }
             Err(failure) => {
                 failed += 1;
-                rows.push(serde_json::json!({ "case": name, "passed": false, "why": failure.message }));
+                rows.push(
+                    serde_json::json!({ "case": name, "passed": false, "why": failure.message }),
+                );
                 if !output.json {
                     output.result(format_args!("FAIL  {name}  {}", failure.message));
                 }
@@ -60,13 +65,18 @@ pub(crate) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
         }
     }
     if output.json {
-        output.document("tgc.test/1", serde_json::json!({ "passed": passed, "failed": failed, "cases": rows }));
+        output.document(
+            "tgc.test/1",
+            serde_json::json!({ "passed": passed, "failed": failed, "cases": rows }),
+        );
     } else {
         output.result(format_args!("{passed} passed, {failed} failed"));
     }
     match first {
         None => Ok(()),
-        Some(f) => Err(Failure::new(f.kind, format!("{failed} of {} cases failed", passed + failed))),
+        Some(f) => {
+            Err(Failure::new(f.kind, format!("{failed} of {} cases failed", passed + failed)))
+        }
     }
 }
 
@@ -77,9 +87,16 @@ fn run_case(args: &TestArgs, case: &Path, output: &Output) -> Result<f64, Failur
         (case.parent().unwrap_or(Path::new(".")).to_owned(), case.to_owned())
     };
     let (engine, _) = engine_of(&model, &args.compiling, output)?;
-    let plan = engine.plans.values().next().ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
+    let plan = engine
+        .plans
+        .values()
+        .next()
+        .ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
     let ports = |ports: &[tgc_ir::plan::Port]| -> Vec<(String, TensorType)> {
-        ports.iter().map(|p| (p.name.clone(), TensorType::new(p.dtype, p.shape.iter().cloned()))).collect()
+        ports
+            .iter()
+            .map(|p| (p.name.clone(), TensorType::new(p.dtype, p.shape.iter().cloned())))
+            .collect()
     };
     let (input_ports, output_ports) = (ports(&plan.inputs), ports(&plan.outputs));
     let (rtol, atol) = tolerance(args, &folder);
@@ -93,8 +110,9 @@ fn run_case(args: &TestArgs, case: &Path, output: &Output) -> Result<f64, Failur
         let wanted = inputs::read_folder(&set, "output", &output_ports)?;
         let got = instance.run(&tensors)?;
         for ((name, want), got) in wanted.iter().zip(&got) {
-            let difference = compare(got, want, rtol, atol)
-                .map_err(|e| Failure::new(Kind::Verification, format!("set {sets}, output `{name}`: {e}")))?;
+            let difference = compare(got, want, rtol, atol).map_err(|e| {
+                Failure::new(Kind::Verification, format!("set {sets}, output `{name}`: {e}"))
+            })?;
             if difference.excess > 1.0 {
                 return Err(Failure::new(
                     Kind::Verification,
@@ -109,7 +127,10 @@ fn run_case(args: &TestArgs, case: &Path, output: &Output) -> Result<f64, Failur
         sets += 1;
     }
     if sets == 0 {
-        return Err(Failure::new(Kind::File, format!("{} has no test_data_set_0", folder.display())));
+        return Err(Failure::new(
+            Kind::File,
+            format!("{} has no test_data_set_0", folder.display()),
+        ));
     }
     Ok(worst)
 }

@@ -25,7 +25,11 @@ fn read_all(folder: &Path, stem: &str) -> Vec<Tensor> {
     (0..)
         .map(|i| folder.join(format!("{stem}_{i}.pb")))
         .take_while(|p| p.exists())
-        .map(|p| tgc_onnx::read_tensor_pb(std::fs::read(&p).expect("readable").into()).expect("a tensor").1)
+        .map(|p| {
+            tgc_onnx::read_tensor_pb(std::fs::read(&p).expect("readable").into())
+                .expect("a tensor")
+                .1
+        })
         .collect()
 }
 
@@ -49,7 +53,13 @@ pub fn tolerance(case: &Path) -> (f64, f64) {
 /// (≤ 1 passes), or why the tensors cannot be compared.
 pub fn excess(got: &Tensor, want: &Tensor, (rtol, atol): (f64, f64)) -> Result<f64, String> {
     if got.shape() != want.shape() || got.dtype() != want.dtype() {
-        return Err(format!("{}{:?} instead of {}{:?}", got.dtype(), got.shape(), want.dtype(), want.shape()));
+        return Err(format!(
+            "{}{:?} instead of {}{:?}",
+            got.dtype(),
+            got.shape(),
+            want.dtype(),
+            want.shape()
+        ));
     }
     let mut worst = 0.0f64;
     for i in 0..want.len() {

@@ -21,7 +21,7 @@ pub(crate) fn run(all: bool) -> Result<()> {
             failed.push(what.to_owned());
         }
     };
-    keep("format", shell::run(cargo().args(["fmt", "--all", "--check"])));
+    keep("format", shell::run(cargo().args(["fmt", "--all", "--", "--check", "-l"])));
     keep("lints", shell::run(cargo().args(LINTS)));
     let mut skipped = BTreeSet::new();
     keep("tests", tests(&tools, &mut skipped));
@@ -38,7 +38,8 @@ pub(crate) fn run(all: bool) -> Result<()> {
     Ok(())
 }
 
-const LINTS: [&str; 8] = ["clippy", "--workspace", "--all-targets", "--release", "--quiet", "--", "-D", "warnings"];
+const LINTS: [&str; 8] =
+    ["clippy", "--workspace", "--all-targets", "--release", "--quiet", "--", "-D", "warnings"];
 
 /// Every test of the workspace; prints what the runners print, without the output of tests that passed.
 fn tests(tools: &Tools, skipped: &mut BTreeSet<String>) -> Result<()> {
@@ -73,14 +74,19 @@ fn models(tools: &Tools) -> Result<()> {
         return Ok(());
     }
     let tgc = build_tgc()?;
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(corpus)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+    let mut cases: Vec<PathBuf> =
+        std::fs::read_dir(corpus)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
     cases.retain(|case| case.join("model.onnx").is_file());
     cases.sort();
     let total = cases.len();
     let mut failed = Vec::new();
     for case in cases {
-        if shell::run(tools.apply(program(&tgc).arg("test").arg(&case).args(["--device", "cpu"]))).is_err() {
-            failed.push(case.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()));
+        if shell::run(tools.apply(program(&tgc).arg("test").arg(&case).args(["--device", "cpu"])))
+            .is_err()
+        {
+            failed.push(
+                case.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+            );
         }
     }
     println!("models on the cpu device: {} of {total} right", total - failed.len());

@@ -44,14 +44,19 @@ fn tables(tgc: &Path) -> Result<Vec<(PathBuf, String)>> {
     let table = |(file, title, args): &(&str, &str, &[&str])| {
         let table = capture(program(tgc).args(*args))?;
         let command = args.join(" ");
-        let text = format!("# {title}\n\nWritten by `cargo xtask docs` from `tgc {command}`.\n\n{}\n", table.trim_end());
+        let text = format!(
+            "# {title}\n\nWritten by `cargo xtask docs` from `tgc {command}`.\n\n{}\n",
+            table.trim_end()
+        );
         Ok((folder().join(file), text))
     };
     TABLES.iter().map(table).collect()
 }
 
 fn stale(tgc: &Path) -> Result<Vec<String>> {
-    let differs = |(file, text): &(PathBuf, String)| std::fs::read_to_string(file).ok().as_ref() != Some(text);
+    let differs = |(file, text): &(PathBuf, String)| {
+        std::fs::read_to_string(file).ok().as_ref() != Some(text)
+    };
     Ok(tables(tgc)?.iter().filter(|t| differs(t)).map(|(file, _)| shown(file)).collect())
 }
 
@@ -63,7 +68,8 @@ mod tests {
     #[test]
     fn tables_are_up_to_date() {
         let test = std::env::current_exe().unwrap();
-        let tgc = test.ancestors().nth(2).unwrap().join(format!("tgc{}", std::env::consts::EXE_SUFFIX));
+        let tgc =
+            test.ancestors().nth(2).unwrap().join(format!("tgc{}", std::env::consts::EXE_SUFFIX));
         if !tgc.is_file() || !folder().is_dir() {
             println!("skipped: tgc is not built, so docs/reference is not compared");
             return;

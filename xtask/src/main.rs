@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let rest: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
     let result = match (args.first().map(String::as_str), rest.as_slice()) {
-        (Some("demo"), []) => demo::run(),
+        (Some("demo"), []) => demo::demo(),
         (Some("test"), []) => check::run(false),
         (Some("test"), ["--all"]) => check::run(true),
         (Some("tidy"), []) => tidy::run(),
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             setup::run().report();
             Ok(())
         }
-        (Some("gpu-bundle"), cases) => bundle::run(cases),
+        (Some("gpu-bundle"), cases) => bundle::run_bundle(cases),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -86,7 +86,8 @@ fn install(package: &str, options: &[&str], folder: &Path) -> Result<PathBuf> {
 /// The pinned version of a package.
 fn requirement(package: &str) -> Result<String> {
     let file = root().join("xtask/requirements.txt");
-    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", shown(&file)))?;
+    let text =
+        std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", shown(&file)))?;
     let found = text.lines().find(|line| line.starts_with(package));
     found.map(str::to_owned).with_context(|| format!("{} does not pin {package}", shown(&file)))
 }

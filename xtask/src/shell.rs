@@ -35,9 +35,10 @@ pub(crate) fn cargo() -> Command {
     program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The command as typed.
+/// The command as a person would type it.
 fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = Path::new(command.get_program()).file_stem().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
     words.map(|w| shown(Path::new(w))).collect::<Vec<_>>().join(" ")
 }
 
@@ -55,9 +56,16 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs to success and gives standard output.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let text = line(command);
-    let output = command.stderr(Stdio::piped()).output().with_context(|| format!("cannot start `{text}`"))?;
+    let output = command
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("cannot start `{text}`"))?;
     if !output.status.success() {
-        bail!("`{text}` failed ({})\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!(
+            "`{text}` failed ({})\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -66,7 +74,8 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
     let text = line(command);
     eprintln!("$ {text}");
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{text}`"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{text}`"))?;
     let stdout = child.stdout.take().expect("standard output is piped");
     for row in BufReader::new(stdout).split(b'\n') {
         see(&String::from_utf8_lossy(&row?));
@@ -88,6 +97,7 @@ fn target_directory() -> Result<PathBuf> {
 
 /// `cargo metadata` of the workspace's own packages.
 pub(crate) fn metadata() -> Result<serde_json::Value> {
-    let text = capture(cargo().args(["metadata", "--no-deps", "--format-version", "1", "--offline"]))?;
+    let text =
+        capture(cargo().args(["metadata", "--no-deps", "--format-version", "1", "--offline"]))?;
     serde_json::from_str(&text).context("cargo metadata is JSON")
 }

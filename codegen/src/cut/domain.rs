@@ -43,8 +43,10 @@ impl Domain {
 
     /// Extents with the reduced axes at 1.
     pub(crate) fn is_row(&self, shape: &[Dim]) -> bool {
-        shape.iter().zip(&self.shape).enumerate().all(|(a, (have, full))| {
-            if self.axes.contains(&a) { have.is(1) } else { have == full }
-        })
+        shape
+            .iter()
+            .zip(&self.shape)
+            .enumerate()
+            .all(|(a, (have, full))| if self.axes.contains(&a) { have.is(1) } else { have == full })
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tgc_ir::dim::Dim;
 use tgc_ir::dtype::DType;
 use tgc_ir::kernel_program::{
-    Access, Anchor, Attend, Body, Cell, Contract, Conv, Epilogue, InstKind, Loops, Operand, Pool, ReduceOp, Rnn, Rows,
-    Scan, Scatter, ScatterOp, Sort, Store, axis, value_index,
+    Access, Anchor, Attend, Body, Cell, Contract, Conv, Epilogue, InstKind, Loops, Operand, Pool,
+    ReduceOp, Rnn, Rows, Scan, Scatter, ScatterOp, Sort, Store, axis, value_index,
 };
 use tgc_ir::partition::{Partition, Region};
 use tgc_ir::spec::{AttendSpec, ContractSpec, ConvSpec, Group, Label, PoolSpec, RnnSpec, Role};
@@ -38,8 +38,12 @@ impl<'a> Lowering<'a> {
             Op::Scan { op, axis, exclusive, reverse } => {
                 self.scan(node, *op, *axis as usize, *exclusive, *reverse).map(Anchor::Scan)
             }
-            Op::TopK { axis, k, largest } => self.sort(node, *axis as usize, k, *largest).map(Anchor::Sort),
-            Op::ScatterElements { axis, op } => self.scatter_elements(node, *axis as usize, *op).map(Anchor::Scatter),
+            Op::TopK { axis, k, largest } => {
+                self.sort(node, *axis as usize, k, *largest).map(Anchor::Sort)
+            }
+            Op::ScatterElements { axis, op } => {
+                self.scatter_elements(node, *axis as usize, *op).map(Anchor::Scatter)
+            }
             Op::ScatterNd { op } => self.scatter_nd(node, *op).map(Anchor::Scatter),
             Op::Rnn { spec } => self.rnn(node, spec).map(Anchor::Rnn),
             _ => self.loops().map(Anchor::Loops),
@@ -82,7 +86,11 @@ impl<'a> Lowering<'a> {
             .iter()
             .map(|o| {
                 let own = self.graph.shape(*o);
-                let at = own.iter().zip(&full).map(|(d, i)| if d.is(1) { Dim::ZERO } else { i.clone() }).collect();
+                let at = own
+                    .iter()
+                    .zip(&full)
+                    .map(|(d, i)| if d.is(1) { Dim::ZERO } else { i.clone() })
+                    .collect();
                 (*o, at)
             })
             .collect();
@@ -94,7 +102,13 @@ impl<'a> Lowering<'a> {
 
     /// Stores of the region's outputs over the anchor's own result space, with
     /// the anchor's node supplied as slot 0.
-    fn epilogue(&mut self, node: NodeId, extents: &[Dim], index: &[Dim], slot: DType) -> Lowered<Epilogue> {
+    fn epilogue(
+        &mut self,
+        node: NodeId,
+        extents: &[Dim],
+        index: &[Dim],
+        slot: DType,
+    ) -> Lowered<Epilogue> {
         let stores: Vec<_> = self.region.outputs.iter().map(|o| (*o, index.to_vec())).collect();
         let compute = compute_dtype(self.graph.dtype(node));
         let mut emitter = self.emitter(extents);
@@ -104,10 +118,16 @@ impl<'a> Lowering<'a> {
     }
 
     /// As `epilogue`, for an anchor with several results read by projections.
-    fn tuple_epilogue(&mut self, node: NodeId, extents: &[Dim], index: &[Dim]) -> Lowered<Epilogue> {
+    fn tuple_epilogue(
+        &mut self,
+        node: NodeId,
+        extents: &[Dim],
+        index: &[Dim],
+    ) -> Lowered<Epilogue> {
         let stores: Vec<_> = self.region.outputs.iter().map(|o| (*o, index.to_vec())).collect();
         let projections = projections(self.graph, self.region, node);
-        let dtypes: Vec<DType> = self.graph.types(node).iter().map(|t| compute_dtype(t.dtype)).collect();
+        let dtypes: Vec<DType> =
+            self.graph.types(node).iter().map(|t| compute_dtype(t.dtype)).collect();
         let mut emitter = self.emitter(extents);
         for (proj, i) in projections {
             emitter.supply(proj, i as u32, dtypes[i]);
@@ -132,7 +152,9 @@ impl<'a> Lowering<'a> {
         let rhs = self.labelled_operand(operands[1], spec, &spec.rhs, &[&batch, &k, &n])?;
         let order: Vec<Label> = [&batch, &m, &n].into_iter().flatten().copied().collect();
         let index = labelled_index(&spec.extents, &spec.out, &order);
-        let dims = |labels: &[Label]| labels.iter().map(|l| spec.extents[*l as usize].clone()).collect::<Vec<_>>();
+        let dims = |labels: &[Label]| {
+            labels.iter().map(|l| spec.extents[*l as usize].clone()).collect::<Vec<_>>()
+        };
         let acc = spec.dtype.accumulator();
         let epilogue = self.epilogue(node, &dims(&order), &index, acc)?;
         let (batch, m, n, k) = (dims(&batch), dims(&m), dims(&n), dims(&k));
@@ -213,16 +235,27 @@ impl<'a> Lowering<'a> {
     fn attend(&mut self, node: NodeId, spec: &AttendSpec) -> Lowered<Attend> {
         let within = |axes: &[Group], l: Label| axes.iter().flatten().any(|x| *x == l);
         let labels: Vec<Label> = (0..spec.extents.len() as Label).collect();
-        let pick = |test: &dyn Fn(Label) -> bool| labels.iter().copied().filter(|l| test(*l)).collect::<Vec<Label>>();
+        let pick = |test: &dyn Fn(Label) -> bool| {
+            labels.iter().copied().filter(|l| test(*l)).collect::<Vec<Label>>()
+        };
         let out = |l: Label| within(&spec.out, l);
         let n = spec.keys.clone();
         let d = pick(&|l| within(&spec.q, l) && within(&spec.k, l) && !out(l) && !n.contains(&l));
-        let e = pick(&|l| out(l) && within(&spec.v, l) && !within(&spec.q, l) && !within(&spec.k, l) && !self.in_extras(spec, l));
-        let batch = pick(&|l| out(l) && !e.contains(&l) && (within(&spec.k, l) || within(&spec.v, l)));
+        let e = pick(&|l| {
+            out(l)
+                && within(&spec.v, l)
+                && !within(&spec.q, l)
+                && !within(&spec.k, l)
+                && !self.in_extras(spec, l)
+        });
+        let batch =
+            pick(&|l| out(l) && !e.contains(&l) && (within(&spec.k, l) || within(&spec.v, l)));
         let m = pick(&|l| out(l) && !e.contains(&l) && !batch.contains(&l));
         let operands = self.graph.operands(node).to_vec();
         let order = |parts: &[&[Label]]| parts.concat();
-        let dims = |labels: &[Label]| labels.iter().map(|l| spec.extents[*l as usize].clone()).collect::<Vec<_>>();
+        let dims = |labels: &[Label]| {
+            labels.iter().map(|l| spec.extents[*l as usize].clone()).collect::<Vec<_>>()
+        };
         let read = |this: &mut Self, i: usize, axes: &[Group], labels: Vec<Label>| {
             let index = labelled_index(&spec.extents, axes, &labels);
             this.emitter(&dims(&labels)).operand(operands[i], &index)
@@ -232,7 +265,8 @@ impl<'a> Lowering<'a> {
         let v = read(self, 2, &spec.v, order(&[&batch, &n, &e]))?;
         let scores = order(&[&batch, &m, &n]);
         let acc = if spec.dtype == DType::F64 { DType::F64 } else { DType::F32 };
-        let score = self.chain(spec, &scores, &operands[3..], (&spec.score, spec.score_value), acc)?;
+        let score =
+            self.chain(spec, &scores, &operands[3..], (&spec.score, spec.score_value), acc)?;
         let prob = self.chain(spec, &scores, &operands[3..], (&spec.prob, spec.prob_value), acc)?;
         let result = order(&[&batch, &m, &e]);
         let index = labelled_index(&spec.extents, &spec.out, &result);
@@ -256,8 +290,9 @@ impl<'a> Lowering<'a> {
         acc: DType,
     ) -> Lowered<Operand> {
         let extents: Vec<Dim> = order.iter().map(|l| spec.extents[*l as usize].clone()).collect();
-        let used: Vec<bool> =
-            (0..extras.len()).map(|i| body.insts.iter().any(|x| x.kind == InstKind::Slot(i as u32 + 1))).collect();
+        let used: Vec<bool> = (0..extras.len())
+            .map(|i| body.insts.iter().any(|x| x.kind == InstKind::Slot(i as u32 + 1)))
+            .collect();
         let mut emitter = self.emitter(&extents);
         let mut slots = vec![emitter.body.push(acc, InstKind::Slot(0))];
         for (i, extra) in extras.iter().enumerate() {
@@ -268,7 +303,14 @@ impl<'a> Lowering<'a> {
         Ok(Operand { body: emitter.body, value })
     }
 
-    fn scan(&mut self, node: NodeId, op: ReduceOp, at: usize, exclusive: bool, reverse: bool) -> Lowered<Scan> {
+    fn scan(
+        &mut self,
+        node: NodeId,
+        op: ReduceOp,
+        at: usize,
+        exclusive: bool,
+        reverse: bool,
+    ) -> Lowered<Scan> {
         let shape = self.graph.shape(node).to_vec();
         let (outer, extent, index) = along(&shape, at);
         let extents: Vec<Dim> = outer.iter().cloned().chain([extent.clone()]).collect();
@@ -338,7 +380,11 @@ impl<'a> Lowering<'a> {
         index: Vec<Dim>,
     ) -> Scatter {
         let dtype = self.graph.dtype(node);
-        let value = if body.dtype(value) == dtype { value } else { body.push(dtype, InstKind::Cast(value)) };
+        let value = if body.dtype(value) == dtype {
+            value
+        } else {
+            body.push(dtype, InstKind::Cast(value))
+        };
         let buffer = self.arguments.buffer(node, Access::ReadWrite);
         Scatter { updates, init, op, body, store: Store { buffer, index, value } }
     }
@@ -363,7 +409,11 @@ impl<'a> Lowering<'a> {
         let peephole = optional(self, spec.peephole)?;
         let lengths = optional(self, spec.lengths)?;
         let (x_read, r_read) = (self.whole(operands[0])?, self.whole(operands[1])?);
-        let activations = spec.activations.iter().map(|(body, value)| Operand { body: body.clone(), value: *value }).collect();
+        let activations = spec
+            .activations
+            .iter()
+            .map(|(body, value)| Operand { body: body.clone(), value: *value })
+            .collect();
         let mut results: Vec<Option<Epilogue>> = vec![None, None, None];
         for (proj, i) in projections(self.graph, self.region, node) {
             if self.region.outputs.contains(&proj) {
@@ -437,7 +487,8 @@ fn labelled_index(extents: &[Dim], axes: &[Group], order: &[Label]) -> Vec<Dim> 
 /// The other axes of a shape, the extent of one axis, and an index whose last
 /// variable runs along it.
 fn along(shape: &[Dim], at: usize) -> (Vec<Dim>, Dim, Vec<Dim>) {
-    let outer: Vec<Dim> = shape.iter().enumerate().filter(|(a, _)| *a != at).map(|(_, d)| d.clone()).collect();
+    let outer: Vec<Dim> =
+        shape.iter().enumerate().filter(|(a, _)| *a != at).map(|(_, d)| d.clone()).collect();
     let mut next = 0;
     let index = (0..shape.len())
         .map(|a| {

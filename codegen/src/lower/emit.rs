@@ -7,7 +7,8 @@ use tgc_ir::dim::Dim;
 use tgc_ir::dtype::DType;
 use tgc_ir::facts::Facts;
 use tgc_ir::kernel_program::{
-    Access, Body, Epilogue, Guard, InstKind, Load, Operand, ScalarConst, Store, axis, axis_symbol, value_index,
+    Access, Body, Epilogue, Guard, InstKind, Load, Operand, ScalarConst, Store, axis, axis_symbol,
+    value_index,
 };
 use tgc_ir::op::PadMode;
 use tgc_ir::partition::Region;
@@ -125,9 +126,15 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let op = graph.op(node);
         match op {
             Op::Splat { value, .. } => return Ok(self.constant(*value, compute)),
-            Op::Iota { .. } => return Ok(self.body.push(DType::I64, InstKind::Index(index[0].clone()))),
-            Op::DimValue { value } => return Ok(self.body.push(DType::I64, InstKind::Index(value.clone()))),
-            _ if op.is_leaf() || !self.region.nodes.contains(&node) => return Ok(self.load(node, index)),
+            Op::Iota { .. } => {
+                return Ok(self.body.push(DType::I64, InstKind::Index(index[0].clone())));
+            }
+            Op::DimValue { value } => {
+                return Ok(self.body.push(DType::I64, InstKind::Index(value.clone())));
+            }
+            _ if op.is_leaf() || !self.region.nodes.contains(&node) => {
+                return Ok(self.load(node, index));
+            }
             _ => {}
         }
         let operands = graph.operands(node);
@@ -161,8 +168,12 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 let (data, indices) = (operands[0], operands[1]);
                 let (axis, rank) = (*axis as usize, graph.shape(indices).len());
                 let chosen = self.emit(indices, &index[axis..axis + rank])?;
-                let at: Vec<Dim> =
-                    index[..axis].iter().cloned().chain([value_index(chosen)]).chain(index[axis + rank..].iter().cloned()).collect();
+                let at: Vec<Dim> = index[..axis]
+                    .iter()
+                    .cloned()
+                    .chain([value_index(chosen)])
+                    .chain(index[axis + rank..].iter().cloned())
+                    .collect();
                 self.emit(data, &at)
             }
             Op::GatherElements { axis } => {
@@ -177,7 +188,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 let depth = graph.shape(indices)[lead].as_const().unwrap_or(0);
                 let mut at: Vec<Dim> = index[..*batch as usize].to_vec();
                 for j in 0..depth {
-                    let place: Vec<Dim> = index[..lead].iter().cloned().chain([Dim::Const(j)]).collect();
+                    let place: Vec<Dim> =
+                        index[..lead].iter().cloned().chain([Dim::Const(j)]).collect();
                     let chosen = self.emit(indices, &place)?;
                     at.push(value_index(chosen));
                 }
@@ -186,7 +198,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
             }
             _ => {
                 let location: Vec<&str> = graph.locations(node).iter().map(AsRef::as_ref).collect();
-                Err(CodegenError::Unsupported { op: op.name().to_owned(), location: location.join(", ") })
+                Err(CodegenError::Unsupported {
+                    op: op.name().to_owned(),
+                    location: location.join(", "),
+                })
             }
         }
     }
@@ -194,7 +209,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
     /// A plain load, in the compute dtype.
     fn load(&mut self, node: NodeId, index: &[Dim]) -> u32 {
         let buffer = self.arguments.buffer(node, Access::Read);
-        let load = Load { buffer, index: index.to_vec(), guards: self.guards.clone(), otherwise: None };
+        let load =
+            Load { buffer, index: index.to_vec(), guards: self.guards.clone(), otherwise: None };
         let dtype = self.graph.dtype(node);
         let value = self.body.push(dtype, InstKind::Load(load));
         self.cast(value, compute_dtype(dtype))
@@ -214,11 +230,18 @@ impl<'a, 'b> Emitter<'a, 'b> {
         self.emit(operand, &at)
     }
 
-    fn emit_pad(&mut self, mode: PadMode, low: &[Dim], operands: &[NodeId], index: &[Dim]) -> Emitted {
+    fn emit_pad(
+        &mut self,
+        mode: PadMode,
+        low: &[Dim],
+        operands: &[NodeId],
+        index: &[Dim],
+    ) -> Emitted {
         let shape = self.graph.shape(operands[0]).to_vec();
         let at: Vec<Dim> = index.iter().zip(low).map(|(i, l)| i.clone() - l.clone()).collect();
         if mode != PadMode::Constant {
-            let folded: Vec<Dim> = at.iter().zip(&shape).map(|(i, d)| fold_index(mode, i, d)).collect();
+            let folded: Vec<Dim> =
+                at.iter().zip(&shape).map(|(i, d)| fold_index(mode, i, d)).collect();
             return self.emit(operands[0], &folded);
         }
         let fill = self.emit(operands[1], &[])?;
@@ -255,7 +278,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     fn always(&self, guard: &Guard) -> bool {
-        self.facts.at_most(&Dim::ZERO, &guard.value).is_yes() && self.facts.less(&guard.value, &guard.below).is_yes()
+        self.facts.at_most(&Dim::ZERO, &guard.value).is_yes()
+            && self.facts.less(&guard.value, &guard.below).is_yes()
     }
 
     /// Emits with further guards on every load.
@@ -269,7 +293,12 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     /// The emitted value where all guards hold, else `otherwise`.
-    fn guarded(&mut self, guards: Vec<Guard>, otherwise: u32, emit: impl FnOnce(&mut Self) -> Emitted) -> Emitted {
+    fn guarded(
+        &mut self,
+        guards: Vec<Guard>,
+        otherwise: u32,
+        emit: impl FnOnce(&mut Self) -> Emitted,
+    ) -> Emitted {
         if guards.iter().all(|g| self.always(g)) {
             return emit(self);
         }
@@ -279,18 +308,26 @@ impl<'a, 'b> Emitter<'a, 'b> {
             let value = self.body.push(DType::I64, InstKind::Index(guard.value.clone()));
             let below = self.body.push(DType::I64, InstKind::Index(guard.below.clone()));
             let zero = self.constant(ScalarConst::Int(0), DType::I64);
-            let low = self.body.push(DType::Bool, InstKind::Scalar(ScalarOp::Le, smallvec![zero, value]));
-            let high = self.body.push(DType::Bool, InstKind::Scalar(ScalarOp::Lt, smallvec![value, below]));
-            let both = self.body.push(DType::Bool, InstKind::Scalar(ScalarOp::And, smallvec![low, high]));
+            let low =
+                self.body.push(DType::Bool, InstKind::Scalar(ScalarOp::Le, smallvec![zero, value]));
+            let high = self
+                .body
+                .push(DType::Bool, InstKind::Scalar(ScalarOp::Lt, smallvec![value, below]));
+            let both =
+                self.body.push(DType::Bool, InstKind::Scalar(ScalarOp::And, smallvec![low, high]));
             holds = Some(match holds {
                 None => both,
-                Some(h) => self.body.push(DType::Bool, InstKind::Scalar(ScalarOp::And, smallvec![h, both])),
+                Some(h) => {
+                    self.body.push(DType::Bool, InstKind::Scalar(ScalarOp::And, smallvec![h, both]))
+                }
             });
         }
         let Some(holds) = holds else { return Ok(inside) };
         let dtype = self.body.dtype(inside);
         let otherwise = self.cast(otherwise, dtype);
-        Ok(self.body.push(dtype, InstKind::Scalar(ScalarOp::Select, smallvec![holds, inside, otherwise])))
+        Ok(self
+            .body
+            .push(dtype, InstKind::Scalar(ScalarOp::Select, smallvec![holds, inside, otherwise])))
     }
 
     /// Copies a body without loads, with its slots given as values.

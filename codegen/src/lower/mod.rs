@@ -88,7 +88,8 @@ pub fn lower(
     let arguments = Arguments { graph, layout, buffers: Vec::new(), nodes: Vec::new() };
     let mut lowering = anchors::Lowering { graph, partition, region, arguments };
     let anchor = lowering.anchor()?;
-    let program = KernelProgram { name: String::new(), buffers: lowering.arguments.buffers, anchor };
+    let program =
+        KernelProgram { name: String::new(), buffers: lowering.arguments.buffers, anchor };
     let mut lowered = Lowered::Kernel { program, arguments: lowering.arguments.nodes };
     if let Lowered::Kernel { program, arguments } = &mut lowered {
         order_buffers(program, arguments);
@@ -100,7 +101,9 @@ fn host_step(graph: &Graph, region: &Region) -> Option<Lowered> {
     let anchor = region.anchor?;
     let (op, count) = match graph.op(anchor) {
         Op::NonZero { count } => (HostOp::NonZero, count),
-        Op::Nms { center_point, count } => (HostOp::NonMaxSuppression { center_point: *center_point }, count),
+        Op::Nms { center_point, count } => {
+            (HostOp::NonMaxSuppression { center_point: *center_point }, count)
+        }
         Op::Unique { axis, sorted, count } => {
             (HostOp::Unique { axis: u32::try_from(*axis).ok(), sorted: *sorted }, count)
         }
@@ -109,13 +112,22 @@ fn host_step(graph: &Graph, region: &Region) -> Option<Lowered> {
     let outputs = if graph.op(anchor).is_tuple() {
         (0..graph.types(anchor).len() as i64)
             .map(|i| {
-                region.outputs.iter().copied().find(|o| matches!(graph.op(*o), Op::Proj { index } if *index == i))
+                region
+                    .outputs
+                    .iter()
+                    .copied()
+                    .find(|o| matches!(graph.op(*o), Op::Proj { index } if *index == i))
             })
             .collect()
     } else {
         vec![Some(anchor)]
     };
-    Some(Lowered::Host { op, inputs: graph.operands(anchor).to_vec(), outputs, count: count.clone() })
+    Some(Lowered::Host {
+        op,
+        inputs: graph.operands(anchor).to_vec(),
+        outputs,
+        count: count.clone(),
+    })
 }
 
 /// Inputs first, then outputs, each in order of first use.

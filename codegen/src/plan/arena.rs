@@ -48,7 +48,11 @@ pub(crate) fn assign(buffers: &mut [PlanBuffer], steps: &[Step], facts: &Facts) 
                 None => {
                     let offset = end.clone();
                     end = end + bytes.clone();
-                    blocks.push(Block { offset: offset.clone(), bytes, free_after: last_use[buffer] });
+                    blocks.push(Block {
+                        offset: offset.clone(),
+                        bytes,
+                        free_after: last_use[buffer],
+                    });
                     offset
                 }
             };
@@ -64,14 +68,16 @@ fn aligned(bytes: &Dim) -> Dim {
 
 /// Every buffer that a step names.
 fn buffers_of(step: &Step) -> Vec<u32> {
-    let real = |buffers: &[u32]| buffers.iter().copied().filter(|b| *b != tgc_ir::plan::NO_BUFFER).collect::<Vec<_>>();
+    let real = |buffers: &[u32]| {
+        buffers.iter().copied().filter(|b| *b != tgc_ir::plan::NO_BUFFER).collect::<Vec<_>>()
+    };
     match step {
         Step::Launch(launch) => launch.buffers.clone(),
         Step::Copy { from, to } => vec![*from, *to],
         Step::Host(host) => [real(&host.inputs), real(&host.outputs)].concat(),
-        Step::If { predicate, then_steps, else_steps } => {
-            std::iter::once(*predicate).chain(then_steps.iter().chain(else_steps).flat_map(buffers_of)).collect()
-        }
+        Step::If { predicate, then_steps, else_steps } => std::iter::once(*predicate)
+            .chain(then_steps.iter().chain(else_steps).flat_map(buffers_of))
+            .collect(),
         Step::Loop(step) => {
             let own = [step.trip, step.condition, step.iteration].into_iter().flatten();
             let pairs = step.carried.iter().chain(&step.stacked).flat_map(|(a, b)| [*a, *b]);

@@ -107,7 +107,11 @@ impl Builder<'_> {
         let ty = self.graph.ty(node);
         let strides = self.layout.strides(node);
         // Bytes from the first to the last element.
-        let span = ty.shape.iter().zip(&strides).fold(Dim::ONE, |sum, (d, s)| sum + (d.clone() - Dim::ONE) * s.clone());
+        let span = ty
+            .shape
+            .iter()
+            .zip(&strides)
+            .fold(Dim::ONE, |sum, (d, s)| sum + (d.clone() - Dim::ONE) * s.clone());
         let bytes = match ty.dtype.bytes() {
             Some(width) => span * Dim::Const(width as i64),
             None => (span + Dim::ONE).floor_div(&Dim::Const(2)),
@@ -130,9 +134,15 @@ impl Builder<'_> {
         }
         let graph = self.graph;
         let (name, place) = match graph.op(node) {
-            Op::Weight { index } => (graph.weights()[*index as usize].name.to_string(), Place::Weight(*index as u32)),
+            Op::Weight { index } => {
+                (graph.weights()[*index as usize].name.to_string(), Place::Weight(*index as u32))
+            }
             Op::Constant { .. } => {
-                let before = graph.ids().take(node.index()).filter(|n| matches!(graph.op(*n), Op::Constant { .. })).count();
+                let before = graph
+                    .ids()
+                    .take(node.index())
+                    .filter(|n| matches!(graph.op(*n), Op::Constant { .. }))
+                    .count();
                 (format!("literal{node}"), Place::Weight((graph.weights().len() + before) as u32))
             }
             _ => {
@@ -150,7 +160,12 @@ impl Builder<'_> {
             Lowered::Kernel { program, arguments } => {
                 let buffers = arguments.into_iter().map(|n| self.buffer(n)).collect();
                 let (kernel, _) = self.kernels.insert_full(program, ());
-                Step::Launch(Launch { kernel: kernel as u32, buffers, variants: Vec::new(), provenance })
+                Step::Launch(Launch {
+                    kernel: kernel as u32,
+                    buffers,
+                    variants: Vec::new(),
+                    provenance,
+                })
             }
             Lowered::Host { op, inputs, outputs, count } => {
                 let inputs = inputs.into_iter().map(|n| self.buffer(n)).collect();
@@ -168,12 +183,19 @@ impl Builder<'_> {
         for (output, port) in self.graph.outputs().iter().zip(outputs) {
             let op = self.graph.op(output.node);
             let from = match op {
-                Op::Input { .. } | Op::Weight { .. } | Op::Constant { .. } => self.buffer(output.node),
+                Op::Input { .. } | Op::Weight { .. } | Op::Constant { .. } => {
+                    self.buffer(output.node)
+                }
                 _ if op.is_leaf() => {
                     let program = literal_kernel(self.graph, output.node);
                     let (kernel, _) = self.kernels.insert_full(program, ());
                     let buffers = vec![port.buffer];
-                    steps.push(Step::Launch(Launch { kernel: kernel as u32, buffers, variants: Vec::new(), provenance: Vec::new() }));
+                    steps.push(Step::Launch(Launch {
+                        kernel: kernel as u32,
+                        buffers,
+                        variants: Vec::new(),
+                        provenance: Vec::new(),
+                    }));
                     continue;
                 }
                 _ => self.of_node[&output.node],
@@ -204,8 +226,17 @@ fn literal_kernel(graph: &Graph, node: NodeId) -> KernelProgram {
     let strides = Buffer::dense_strides(&shape);
     KernelProgram {
         name: String::new(),
-        buffers: vec![Buffer { access: Access::Write, dtype: ty.dtype, shape: shape.clone(), strides, constant: false }],
-        anchor: Anchor::Loops(Loops { extents: shape, epilogue: Epilogue { body, stores: vec![Store { buffer: 0, index, value }] } }),
+        buffers: vec![Buffer {
+            access: Access::Write,
+            dtype: ty.dtype,
+            shape: shape.clone(),
+            strides,
+            constant: false,
+        }],
+        anchor: Anchor::Loops(Loops {
+            extents: shape,
+            epilogue: Epilogue { body, stores: vec![Store { buffer: 0, index, value }] },
+        }),
     }
 }
 

@@ -14,11 +14,22 @@ use crate::CodegenError;
 pub(crate) fn sources(graph: &Graph, steps: &[Step]) -> Result<Vec<SymbolSource>, CodegenError> {
     let mut out: Vec<SymbolSource> = Vec::new();
     let mut known: BTreeSet<Symbol> = BTreeSet::new();
-    let bounds = |s: &Symbol| graph.facts.bounds_of(s).copied().unwrap_or(Bounds { low: i64::MIN, high: None, multiple_of: 1 });
+    let bounds = |s: &Symbol| {
+        graph.facts.bounds_of(s).copied().unwrap_or(Bounds {
+            low: i64::MIN,
+            high: None,
+            multiple_of: 1,
+        })
+    };
     for element in &graph.element_symbols {
-        let source = Source::InputElement { input: element.input as u32, element: element.element as u32 };
+        let source =
+            Source::InputElement { input: element.input as u32, element: element.element as u32 };
         if known.insert(element.symbol.clone()) {
-            out.push(SymbolSource { symbol: element.symbol.clone(), bounds: bounds(&element.symbol), source });
+            out.push(SymbolSource {
+                symbol: element.symbol.clone(),
+                bounds: bounds(&element.symbol),
+                source,
+            });
         }
     }
     loop {
@@ -26,7 +37,11 @@ pub(crate) fn sources(graph: &Graph, steps: &[Step]) -> Result<Vec<SymbolSource>
         for (input, &node) in graph.inputs().iter().enumerate() {
             for (axis, dim) in graph.shape(node).iter().enumerate() {
                 if let Some((symbol, value)) = solve(dim, &|s| known.contains(s)) {
-                    let source = Source::InputExtent { input: input as u32, axis: axis as u32, solve: value };
+                    let source = Source::InputExtent {
+                        input: input as u32,
+                        axis: axis as u32,
+                        solve: value,
+                    };
                     known.insert(symbol.clone());
                     out.push(SymbolSource { bounds: bounds(&symbol), symbol, source });
                 }
@@ -37,7 +52,9 @@ pub(crate) fn sources(graph: &Graph, steps: &[Step]) -> Result<Vec<SymbolSource>
         }
     }
     for (symbol, bound) in &graph.data_symbols {
-        let step = steps.iter().position(|s| matches!(s, Step::Host(h) if h.count.as_ref() == Some(symbol)));
+        let step = steps
+            .iter()
+            .position(|s| matches!(s, Step::Host(h) if h.count.as_ref() == Some(symbol)));
         if let Some(step) = step {
             known.insert(symbol.clone());
             let source = Source::Data { step: step as u32, bound: bound.clone() };

@@ -105,7 +105,9 @@ impl Array {
                 v.iter_mut().for_each(|x| *x = round_float(*x, dtype));
             }
             Data::Float(_) => {}
-            Data::Int(v) => v.iter_mut().for_each(|x| *x = round_to(Value::Int(*x), dtype).as_int()),
+            Data::Int(v) => {
+                v.iter_mut().for_each(|x| *x = round_to(Value::Int(*x), dtype).as_int())
+            }
         }
         self
     }

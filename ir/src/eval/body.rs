@@ -37,7 +37,11 @@ impl Surroundings for Slots<'_> {
         None
     }
     fn load(&self, buffer: u32, _: &[i64]) -> Result<Value, EvalError> {
-        Err(EvalError::Index { what: "a body without buffers".into(), index: i64::from(buffer), extent: 0 })
+        Err(EvalError::Index {
+            what: "a body without buffers".into(),
+            index: i64::from(buffer),
+            extent: 0,
+        })
     }
     fn reduced(&self, _: u32) -> Value {
         Value::Float(f64::NAN)
@@ -55,12 +59,20 @@ pub(crate) fn settle(value: Value, dtype: DType, mode: Mode) -> Value {
 }
 
 /// The value of one result.
-pub(crate) fn run_body(body: &Body, value: u32, env: &dyn Surroundings) -> Result<Value, EvalError> {
+pub(crate) fn run_body(
+    body: &Body,
+    value: u32,
+    env: &dyn Surroundings,
+) -> Result<Value, EvalError> {
     Ok(run_all(body, env, value + 1)?[value as usize])
 }
 
 /// The values of the first `count` results.
-pub(crate) fn run_all(body: &Body, env: &dyn Surroundings, count: u32) -> Result<Vec<Value>, EvalError> {
+pub(crate) fn run_all(
+    body: &Body,
+    env: &dyn Surroundings,
+    count: u32,
+) -> Result<Vec<Value>, EvalError> {
     let mut values: Vec<Value> = Vec::with_capacity(count as usize);
     for (at, inst) in body.insts.iter().take(count as usize).enumerate() {
         let value = match &inst.kind {
@@ -82,21 +94,31 @@ pub(crate) fn run_all(body: &Body, env: &dyn Surroundings, count: u32) -> Result
 }
 
 /// An index expression over axes, earlier results and shape symbols.
-pub(crate) fn index_value(dim: &Dim, values: &[Value], env: &dyn Surroundings) -> Result<i64, DimError> {
+pub(crate) fn index_value(
+    dim: &Dim,
+    values: &[Value],
+    env: &dyn Surroundings,
+) -> Result<i64, DimError> {
     dim.eval(&|s| match as_value(s) {
         Some(n) => values.get(n as usize).map(|v| v.as_int() as i64),
         None => env.symbol(s),
     })
 }
 
-fn run_load(load: &Load, values: &[Value], env: &dyn Surroundings, dtype: DType) -> Result<Value, EvalError> {
+fn run_load(
+    load: &Load,
+    values: &[Value],
+    env: &dyn Surroundings,
+    dtype: DType,
+) -> Result<Value, EvalError> {
     for guard in &load.guards {
         let value = index_value(&guard.value, values, env)?;
         if value < 0 || value >= index_value(&guard.below, values, env)? {
             return Ok(load.otherwise.map_or(Value::zero(dtype), |o| values[o as usize]));
         }
     }
-    let index: Vec<i64> = load.index.iter().map(|d| index_value(d, values, env)).collect::<Result<_, _>>()?;
+    let index: Vec<i64> =
+        load.index.iter().map(|d| index_value(d, values, env)).collect::<Result<_, _>>()?;
     env.load(load.buffer, &index)
 }
 

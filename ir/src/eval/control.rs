@@ -11,7 +11,11 @@ use crate::eval::node::{Evaluator, Machine};
 /// Rounds that the reference runs before it gives up.
 const ROUNDS_MAX: usize = 1 << 20;
 
-fn run_region(machine: &mut Machine<'_>, region: &Region, params: &[Arc<Array>]) -> Result<Vec<Arc<Array>>, EvalError> {
+fn run_region(
+    machine: &mut Machine<'_>,
+    region: &Region,
+    params: &[Arc<Array>],
+) -> Result<Vec<Arc<Array>>, EvalError> {
     let graph = region.graph();
     let mut evaluator = Evaluator::for_region(graph, params, machine.binding, machine.mode);
     evaluator.run()?;
@@ -50,9 +54,12 @@ pub(crate) fn repeat(
         if round >= ROUNDS_MAX {
             return Err(EvalError::TooLarge { what: "loop".into(), limit: ROUNDS_MAX });
         }
-        let counter = Array::filled(crate::DType::I64, &[], crate::scalar::Value::Int(round as i128));
-        let params: Vec<Arc<Array>> =
-            std::iter::once(Arc::new(counter)).chain(state.iter().cloned()).chain(captures.iter().cloned()).collect();
+        let counter =
+            Array::filled(crate::DType::I64, &[], crate::scalar::Value::Int(round as i128));
+        let params: Vec<Arc<Array>> = std::iter::once(Arc::new(counter))
+            .chain(state.iter().cloned())
+            .chain(captures.iter().cloned())
+            .collect();
         let results = run_region(machine, body, &params)?;
         go = results[0].get(0).is_true();
         state = results[1..1 + carried].to_vec();

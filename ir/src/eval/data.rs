@@ -28,7 +28,11 @@ pub(crate) fn neutral(op: ReduceOp, dtype: DType) -> Value {
         ReduceOp::Prod | ReduceOp::All => Value::Int(1),
         ReduceOp::Max => extreme(-1.0),
         ReduceOp::Min => extreme(1.0),
-        ReduceOp::Any | ReduceOp::ArgMax | ReduceOp::ArgMin | ReduceOp::ArgMaxLast | ReduceOp::ArgMinLast => Value::Int(0),
+        ReduceOp::Any
+        | ReduceOp::ArgMax
+        | ReduceOp::ArgMin
+        | ReduceOp::ArgMaxLast
+        | ReduceOp::ArgMinLast => Value::Int(0),
     }
 }
 
@@ -83,7 +87,11 @@ impl Reducer {
     }
 
     pub(crate) fn result(&self) -> Value {
-        if self.op.is_arg() { Value::Int(self.best.map_or(0, |(_, i)| i as i128)) } else { self.acc }
+        if self.op.is_arg() {
+            Value::Int(self.best.map_or(0, |(_, i)| i as i128))
+        } else {
+            self.acc
+        }
     }
 }
 
@@ -100,7 +108,8 @@ pub(crate) fn compare(a: Value, b: Value) -> Ordering {
 
 pub(crate) fn reduce(op: ReduceOp, axes: &[i64], x: &Array, shape: &[usize]) -> Array {
     let to = strides(shape);
-    let mut reducers: Vec<Reducer> = (0..shape.iter().product()).map(|_| Reducer::new(op, x.dtype)).collect();
+    let mut reducers: Vec<Reducer> =
+        (0..shape.iter().product()).map(|_| Reducer::new(op, x.dtype)).collect();
     for (at, mut index) in Indices::new(&x.shape).enumerate() {
         for &axis in axes {
             index[axis as usize] = 0;
@@ -158,25 +167,43 @@ pub(crate) fn order_of(n: usize, largest: bool, value: impl Fn(usize) -> Value) 
 }
 
 pub(crate) fn nonzero(machine: &mut Machine<'_>, count: &Symbol, x: &Array) -> Array {
-    let found: Vec<Vec<usize>> =
-        Indices::new(&x.shape).enumerate().filter(|(i, _)| x.get(*i).is_true()).map(|(_, index)| index).collect();
+    let found: Vec<Vec<usize>> = Indices::new(&x.shape)
+        .enumerate()
+        .filter(|(i, _)| x.get(*i).is_true())
+        .map(|(_, index)| index)
+        .collect();
     machine.bind_count(count, found.len());
     let rank = x.shape.len().max(1);
     let n = found.len();
-    Array::build(DType::I64, &[rank, n], |i| Value::Int(found[i % n].get(i / n).copied().unwrap_or(0) as i128))
+    Array::build(DType::I64, &[rank, n], |i| {
+        Value::Int(found[i % n].get(i / n).copied().unwrap_or(0) as i128)
+    })
 }
 
-pub(crate) fn unique(machine: &mut Machine<'_>, axis: i64, sorted: bool, count: &Symbol, x: &Array) -> Vec<Array> {
+pub(crate) fn unique(
+    machine: &mut Machine<'_>,
+    axis: i64,
+    sorted: bool,
+    count: &Symbol,
+    x: &Array,
+) -> Vec<Array> {
     let (outer, n, inner) = match usize::try_from(axis) {
         Ok(a) => (x.shape[..a].iter().product(), x.shape[a], x.shape[a + 1..].iter().product()),
         Err(_) => (1, x.len(), 1),
     };
     let slice = |i: usize| -> Vec<Value> {
-        (0..outer).flat_map(|o| (0..inner).map(move |k| (o * n + i) * inner + k)).map(|at| x.get(at)).collect()
+        (0..outer)
+            .flat_map(|o| (0..inner).map(move |k| (o * n + i) * inner + k))
+            .map(|at| x.get(at))
+            .collect()
     };
     let slices: Vec<Vec<Value>> = (0..n).map(slice).collect();
     let order = |a: &Vec<Value>, b: &Vec<Value>| {
-        a.iter().zip(b).map(|(p, q)| compare(*p, *q)).find(|o| *o != Ordering::Equal).unwrap_or(Ordering::Equal)
+        a.iter()
+            .zip(b)
+            .map(|(p, q)| compare(*p, *q))
+            .find(|o| *o != Ordering::Equal)
+            .unwrap_or(Ordering::Equal)
     };
     let mut first: Vec<usize> = Vec::new();
     for i in 0..n {
@@ -188,7 +215,12 @@ pub(crate) fn unique(machine: &mut Machine<'_>, axis: i64, sorted: bool, count: 
         first.sort_by(|a, b| order(&slices[*a], &slices[*b]));
     }
     let inverse: Vec<usize> = (0..n)
-        .map(|i| first.iter().position(|&f| order(&slices[f], &slices[i]) == Ordering::Equal).unwrap_or(0))
+        .map(|i| {
+            first
+                .iter()
+                .position(|&f| order(&slices[f], &slices[i]) == Ordering::Equal)
+                .unwrap_or(0)
+        })
         .collect();
     let m = first.len();
     machine.bind_count(count, m);
@@ -206,7 +238,12 @@ pub(crate) fn unique(machine: &mut Machine<'_>, axis: i64, sorted: bool, count: 
 }
 
 /// ONNX NonMaxSuppression-11.
-pub(crate) fn nms(machine: &mut Machine<'_>, center_point: bool, count: &Symbol, x: &[Arc<Array>]) -> Array {
+pub(crate) fn nms(
+    machine: &mut Machine<'_>,
+    center_point: bool,
+    count: &Symbol,
+    x: &[Arc<Array>],
+) -> Array {
     let (boxes, scores) = (&x[0], &x[1]);
     let limit = x[2].get(0).as_int().max(0) as usize;
     let (overlap, least) = (x[3].get(0).as_f64(), x[4].get(0).as_f64());
@@ -228,7 +265,10 @@ pub(crate) fn nms(machine: &mut Machine<'_>, center_point: bool, count: &Symbol,
                 if kept.len() >= limit || score(i).as_f64() <= least {
                     break;
                 }
-                if kept.iter().all(|&k| intersection_over_union(corner(b, k), corner(b, i)) <= overlap) {
+                if kept
+                    .iter()
+                    .all(|&k| intersection_over_union(corner(b, k), corner(b, i)) <= overlap)
+                {
                     kept.push(i);
                 }
             }

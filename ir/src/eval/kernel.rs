@@ -8,7 +8,9 @@ use crate::eval::array::Indices;
 use crate::eval::body::{Surroundings, axis_value, index_value, run_all, run_body};
 use crate::eval::data::Reducer;
 use crate::eval::{EvalError, Mode};
-use crate::kernel_program::{Access, Anchor, Body, InstKind, KernelProgram, Loops, Operand, Rows, Store, as_axis};
+use crate::kernel_program::{
+    Access, Anchor, Body, InstKind, KernelProgram, Loops, Operand, Rows, Store, as_axis,
+};
 use crate::scalar::{Value, round_to};
 use crate::tensor::Tensor;
 
@@ -24,7 +26,10 @@ pub struct KernelData {
 impl KernelData {
     /// Elements of a dense tensor.
     pub fn from_tensor(tensor: &Tensor) -> KernelData {
-        KernelData { dtype: tensor.dtype(), elements: tensor.values().into_iter().map(Some).collect() }
+        KernelData {
+            dtype: tensor.dtype(),
+            elements: tensor.values().into_iter().map(Some).collect(),
+        }
     }
 
     /// Elements that nothing has written yet.
@@ -108,7 +113,8 @@ impl KernelMachine<'_> {
         dims.iter()
             .map(|d| {
                 let extent = self.binding.eval(d)?;
-                usize::try_from(extent).map_err(|_| EvalError::Extent { what: self.program.name.clone(), extent })
+                usize::try_from(extent)
+                    .map_err(|_| EvalError::Extent { what: self.program.name.clone(), extent })
             })
             .collect()
     }
@@ -122,18 +128,32 @@ impl KernelMachine<'_> {
         let buffer_type = &self.program.buffers[buffer as usize];
         let what = || format!("{} buffer {buffer}", self.program.name);
         let mut offset = 0;
-        for ((i, extent), stride) in index.iter().zip(&buffer_type.shape).zip(&buffer_type.strides) {
+        for ((i, extent), stride) in index.iter().zip(&buffer_type.shape).zip(&buffer_type.strides)
+        {
             let extent = self.binding.eval(extent)?;
             if *i < 0 || *i >= extent {
-                return Err(EvalError::Index { what: what(), index: *i, extent: extent.max(0) as usize });
+                return Err(EvalError::Index {
+                    what: what(),
+                    index: *i,
+                    extent: extent.max(0) as usize,
+                });
             }
             offset += i * self.binding.eval(stride)?;
         }
-        usize::try_from(offset).map_err(|_| EvalError::Index { what: what(), index: offset, extent: 0 })
+        usize::try_from(offset).map_err(|_| EvalError::Index {
+            what: what(),
+            index: offset,
+            extent: 0,
+        })
     }
 
     /// The value of an operand at a point.
-    pub(crate) fn operand(&self, operand: &Operand, axes: &[i64], slots: &[Value]) -> Result<Value, EvalError> {
+    pub(crate) fn operand(
+        &self,
+        operand: &Operand,
+        axes: &[i64],
+        slots: &[Value],
+    ) -> Result<Value, EvalError> {
         run_body(&operand.body, operand.value, &Point { machine: self, axes, slots, reduced: &[] })
     }
 
@@ -151,9 +171,16 @@ impl KernelMachine<'_> {
             let point = Point { machine: self, axes, slots, reduced };
             let values = run_all(body, &point, body.insts.len() as u32)?;
             for store in stores {
-                let index: Vec<i64> =
-                    store.index.iter().map(|d| index_value(d, &values, &point)).collect::<Result<_, _>>()?;
-                writes.push((store.buffer, self.place(store.buffer, &index)?, values[store.value as usize]));
+                let index: Vec<i64> = store
+                    .index
+                    .iter()
+                    .map(|d| index_value(d, &values, &point))
+                    .collect::<Result<_, _>>()?;
+                writes.push((
+                    store.buffer,
+                    self.place(store.buffer, &index)?,
+                    values[store.value as usize],
+                ));
             }
         }
         writes.into_iter().try_for_each(|(buffer, at, value)| self.write(buffer, at, value))
@@ -165,8 +192,13 @@ impl KernelMachine<'_> {
         let what = &self.program.name;
         let extent = data.elements.len();
         let slot = data.elements.get_mut(at);
-        let slot = slot.ok_or_else(|| EvalError::Index { what: what.clone(), index: at as i64, extent })?;
-        debug_assert_ne!(self.program.buffers[buffer as usize].access, Access::Read, "{what} stores to an input");
+        let slot =
+            slot.ok_or_else(|| EvalError::Index { what: what.clone(), index: at as i64, extent })?;
+        debug_assert_ne!(
+            self.program.buffers[buffer as usize].access,
+            Access::Read,
+            "{what} stores to an input"
+        );
         *slot = Some(round_to(value, dtype));
         Ok(())
     }
@@ -190,20 +222,31 @@ impl KernelMachine<'_> {
                 let InstKind::Reduce(op, from) = body.insts[at as usize].kind else { continue };
                 let mut reducer = Reducer::new(op, body.dtype(from));
                 for element in Indices::new(&inner) {
-                    let axes: Vec<i64> = as_axes(&row).into_iter().chain(as_axes(&element)).collect();
+                    let axes: Vec<i64> =
+                        as_axes(&row).into_iter().chain(as_axes(&element)).collect();
                     let point = Point { machine: self, axes: &axes, slots: &[], reduced: &reduced };
                     reducer.add(run_body(body, from, &point)?);
                 }
-                reduced.push((at, crate::eval::body::settle(reducer.result(), body.dtype(at), self.mode)));
+                reduced.push((
+                    at,
+                    crate::eval::body::settle(reducer.result(), body.dtype(at), self.mode),
+                ));
             }
             self.store_row(a, &row, &inner, &reduced)?;
         }
         Ok(())
     }
 
-    fn store_row(&mut self, a: &Rows, row: &[usize], inner: &[usize], reduced: &[(u32, Value)]) -> Result<(), EvalError> {
+    fn store_row(
+        &mut self,
+        a: &Rows,
+        row: &[usize],
+        inner: &[usize],
+        reduced: &[(u32, Value)],
+    ) -> Result<(), EvalError> {
         let varying = varying_insts(a);
-        let mentions_inner = |d: &Dim| d.symbols().iter().filter_map(as_axis).any(|n| n >= a.outer.len());
+        let mentions_inner =
+            |d: &Dim| d.symbols().iter().filter_map(as_axis).any(|n| n >= a.outer.len());
         let (per_row, per_element): (Vec<Store>, Vec<Store>) = a
             .epilogue
             .stores

@@ -2,12 +2,12 @@
 
 use crate::eval::EvalError;
 use crate::eval::array::Indices;
+use crate::eval::body::{index_value, run_all};
 use crate::eval::data::{neutral, order_of, step};
 use crate::eval::kernel::{KernelMachine, Point, as_axes};
 use crate::eval::movement::combine;
 use crate::eval::recurrent::{Layer, Read};
 use crate::eval::windows::{ConvShape, PoolShape};
-use crate::eval::body::{index_value, run_all};
 use crate::kernel_program::{Attend, Contract, Conv, Operand, Pool, Rnn, Scan, Scatter, Sort};
 use crate::scalar::Value;
 
@@ -17,7 +17,8 @@ fn join(parts: &[&[usize]]) -> Vec<i64> {
 
 impl KernelMachine<'_> {
     pub(crate) fn contract(&mut self, a: &Contract) -> Result<(), EvalError> {
-        let (b, m, n, k) = (self.sizes(&a.batch)?, self.sizes(&a.m)?, self.sizes(&a.n)?, self.sizes(&a.k)?);
+        let (b, m, n, k) =
+            (self.sizes(&a.batch)?, self.sizes(&a.m)?, self.sizes(&a.n)?, self.sizes(&a.k)?);
         for bi in Indices::new(&b) {
             for mi in Indices::new(&m) {
                 for ni in Indices::new(&n) {
@@ -33,7 +34,13 @@ impl KernelMachine<'_> {
                     }
                     let acc = if a.acc.is_float() { Value::Float(float) } else { Value::Int(int) };
                     let acc = crate::eval::body::settle(acc, a.acc, self.mode);
-                    self.store_all(&a.epilogue.body, &a.epilogue.stores, &join(&[&bi, &mi, &ni]), &[acc], &[])?;
+                    self.store_all(
+                        &a.epilogue.body,
+                        &a.epilogue.stores,
+                        &join(&[&bi, &mi, &ni]),
+                        &[acc],
+                        &[],
+                    )?;
                 }
             }
         }
@@ -53,14 +60,23 @@ impl KernelMachine<'_> {
             transposed: a.transposed,
         };
         let out = self.sizes(&a.out_spatial)?;
-        let space: Vec<usize> =
-            [self.size(&a.batch)?, shape.groups * shape.out_channels].into_iter().chain(out).collect();
+        let space: Vec<usize> = [self.size(&a.batch)?, shape.groups * shape.out_channels]
+            .into_iter()
+            .chain(out)
+            .collect();
         for index in Indices::new(&space) {
             let acc = {
                 let this = &*self;
                 let mut input = |i: &[i64]| this.operand(&a.input, i, &[]);
                 let mut filter = |i: &[i64]| this.operand(&a.filter, i, &[]);
-                shape.sum(index[0], index[1], &index[2..], &mut input, &mut filter, a.acc.is_float())?
+                shape.sum(
+                    index[0],
+                    index[1],
+                    &index[2..],
+                    &mut input,
+                    &mut filter,
+                    a.acc.is_float(),
+                )?
             };
             let acc = crate::eval::body::settle(acc, a.acc, self.mode);
             self.store_all(&a.epilogue.body, &a.epilogue.stores, &as_axes(&index), &[acc], &[])?;
@@ -69,7 +85,9 @@ impl KernelMachine<'_> {
     }
 
     pub(crate) fn pool(&mut self, a: &Pool) -> Result<(), EvalError> {
-        let eval = |dims: &[crate::Dim]| dims.iter().map(|d| self.binding.eval(d)).collect::<Result<Vec<i64>, _>>();
+        let eval = |dims: &[crate::Dim]| {
+            dims.iter().map(|d| self.binding.eval(d)).collect::<Result<Vec<i64>, _>>()
+        };
         let shape = PoolShape {
             op: a.op,
             divisor: a.divisor,
@@ -87,12 +105,19 @@ impl KernelMachine<'_> {
                 let (value, cell) = {
                     let this = &*self;
                     let mut input = |coords: &[i64]| {
-                        let axes: Vec<i64> = as_axes(&o).into_iter().chain(coords.iter().copied()).collect();
+                        let axes: Vec<i64> =
+                            as_axes(&o).into_iter().chain(coords.iter().copied()).collect();
                         this.operand(&a.input, &axes, &[])
                     };
                     shape.window(&y, dtype, &mut input)?
                 };
-                self.store_all(&a.epilogue.body, &a.epilogue.stores, &join(&[&o, &y]), &[value, cell], &[])?;
+                self.store_all(
+                    &a.epilogue.body,
+                    &a.epilogue.stores,
+                    &join(&[&o, &y]),
+                    &[value, cell],
+                    &[],
+                )?;
             }
         }
         Ok(())
@@ -110,7 +135,13 @@ impl KernelMachine<'_> {
                         sum += w * self.operand(&a.v, &join(&[&bi, &ni, &ei]), &[])?.as_f64();
                     }
                     let slots = [Value::Float(sum)];
-                    self.store_all(&a.epilogue.body, &a.epilogue.stores, &join(&[&bi, &mi, &ei]), &slots, &[])?;
+                    self.store_all(
+                        &a.epilogue.body,
+                        &a.epilogue.stores,
+                        &join(&[&bi, &mi, &ei]),
+                        &slots,
+                        &[],
+                    )?;
                 }
             }
         }
@@ -132,9 +163,13 @@ impl KernelMachine<'_> {
                 let q = self.operand(&a.q, &join(&[bi, mi, &di]), &[])?.as_f64();
                 raw += q * self.operand(&a.k, &join(&[bi, &ni, &di]), &[])?.as_f64();
             }
-            scores.push(self.operand(&a.score, &join(&[bi, mi, &ni]), &[Value::Float(raw)])?.as_f64());
+            scores.push(
+                self.operand(&a.score, &join(&[bi, mi, &ni]), &[Value::Float(raw)])?.as_f64(),
+            );
         }
-        let greatest = scores.iter().fold(f64::NEG_INFINITY, |x, s| if s.is_nan() { f64::NAN } else { x.max(*s) });
+        let greatest = scores
+            .iter()
+            .fold(f64::NEG_INFINITY, |x, s| if s.is_nan() { f64::NAN } else { x.max(*s) });
         let exps: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
         let total: f64 = exps.iter().sum();
         Indices::new(n)
@@ -165,11 +200,20 @@ impl KernelMachine<'_> {
     pub(crate) fn sort(&mut self, a: &Sort) -> Result<(), EvalError> {
         let (outer, extent, k) = (self.sizes(&a.outer)?, self.size(&a.extent)?, self.size(&a.k)?);
         for o in Indices::new(&outer) {
-            let values: Vec<Value> =
-                (0..extent).map(|i| self.operand(&a.input, &join(&[&o, &[i]]), &[])).collect::<Result<_, _>>()?;
-            for (rank, i) in order_of(extent, a.largest, |i| values[i]).into_iter().take(k).enumerate() {
+            let values: Vec<Value> = (0..extent)
+                .map(|i| self.operand(&a.input, &join(&[&o, &[i]]), &[]))
+                .collect::<Result<_, _>>()?;
+            for (rank, i) in
+                order_of(extent, a.largest, |i| values[i]).into_iter().take(k).enumerate()
+            {
                 let slots = [values[i], Value::Int(i as i128)];
-                self.store_all(&a.epilogue.body, &a.epilogue.stores, &join(&[&o, &[rank]]), &slots, &[])?;
+                self.store_all(
+                    &a.epilogue.body,
+                    &a.epilogue.stores,
+                    &join(&[&o, &[rank]]),
+                    &slots,
+                    &[],
+                )?;
             }
         }
         Ok(())
@@ -190,8 +234,12 @@ impl KernelMachine<'_> {
             let (place, value) = {
                 let point = Point { machine: self, axes: &axes, slots: &[], reduced: &[] };
                 let values = run_all(&a.body, &point, a.body.insts.len() as u32)?;
-                let at: Vec<i64> =
-                    a.store.index.iter().map(|d| index_value(d, &values, &point)).collect::<Result<_, _>>()?;
+                let at: Vec<i64> = a
+                    .store
+                    .index
+                    .iter()
+                    .map(|d| index_value(d, &values, &point))
+                    .collect::<Result<_, _>>()?;
                 // Indices outside the buffer are ignored by definition.
                 (self.place(buffer, &at), values[a.store.value as usize])
             };
@@ -205,7 +253,8 @@ impl KernelMachine<'_> {
     }
 
     pub(crate) fn rnn(&mut self, a: &Rnn) -> Result<(), EvalError> {
-        let (time, batch, hidden) = (self.size(&a.time)?, self.size(&a.batch)?, self.size(&a.hidden)?);
+        let (time, batch, hidden) =
+            (self.size(&a.time)?, self.size(&a.batch)?, self.size(&a.hidden)?);
         let states = {
             let this = &*self;
             let read = |o: &Operand| -> Read<'_> {
@@ -234,14 +283,26 @@ impl KernelMachine<'_> {
         };
         if let Some(y) = &a.y {
             for (i, index) in Indices::new(&[time, batch, hidden]).enumerate() {
-                self.store_all(&y.body, &y.stores, &as_axes(&index), &[Value::Float(states.y[i])], &[])?;
+                self.store_all(
+                    &y.body,
+                    &y.stores,
+                    &as_axes(&index),
+                    &[Value::Float(states.y[i])],
+                    &[],
+                )?;
             }
         }
         for (epilogue, values) in [(&a.h, &states.h), (&a.c, &states.c)] {
             if let Some(epilogue) = epilogue {
                 for (i, index) in Indices::new(&[batch, hidden]).enumerate() {
                     let slots = [Value::Float(values[i])];
-                    self.store_all(&epilogue.body, &epilogue.stores, &as_axes(&index), &slots, &[])?;
+                    self.store_all(
+                        &epilogue.body,
+                        &epilogue.stores,
+                        &as_axes(&index),
+                        &slots,
+                        &[],
+                    )?;
                 }
             }
         }

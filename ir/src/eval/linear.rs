@@ -46,7 +46,12 @@ impl Walk<'_> {
     }
 }
 
-pub(crate) fn contract(machine: &Machine<'_>, spec: &ContractSpec, lhs: &Array, rhs: &Array) -> Result<Array, EvalError> {
+pub(crate) fn contract(
+    machine: &Machine<'_>,
+    spec: &ContractSpec,
+    lhs: &Array,
+    rhs: &Array,
+) -> Result<Array, EvalError> {
     let extents = machine.extents("contract", &spec.extents)?;
     let ls = label_strides(&spec.lhs, &extents, &lhs.strides());
     let rs = label_strides(&spec.rhs, &extents, &rhs.strides());
@@ -57,32 +62,50 @@ pub(crate) fn contract(machine: &Machine<'_>, spec: &ContractSpec, lhs: &Array, 
         .map(|l| (extents[l], ls[l], rs[l]))
         .collect();
     let walk = Walk { summed, lhs, rhs };
-    let shape: Vec<usize> = spec.out.iter().map(|g| g.iter().map(|l| extents[*l as usize]).product()).collect();
+    let shape: Vec<usize> =
+        spec.out.iter().map(|g| g.iter().map(|l| extents[*l as usize]).product()).collect();
     let mut out = Array::filled(spec.dtype, &shape, Value::zero(spec.dtype));
     let float = spec.dtype.is_float();
     for (at, index) in Indices::new(&out_extents).enumerate() {
-        let place = |strides: &[usize]| index.iter().zip(&out_labels).map(|(i, l)| i * strides[*l as usize]).sum();
+        let place = |strides: &[usize]| {
+            index.iter().zip(&out_labels).map(|(i, l)| i * strides[*l as usize]).sum()
+        };
         let (l, r) = (place(&ls), place(&rs));
-        out.set(at, if float { Value::Float(walk.float(0, l, r)) } else { Value::Int(walk.int(0, l, r)) });
+        out.set(
+            at,
+            if float { Value::Float(walk.float(0, l, r)) } else { Value::Int(walk.int(0, l, r)) },
+        );
     }
     Ok(out)
 }
 
-pub(crate) fn attend(machine: &Machine<'_>, spec: &AttendSpec, x: &[Arc<Array>]) -> Result<Array, EvalError> {
+pub(crate) fn attend(
+    machine: &Machine<'_>,
+    spec: &AttendSpec,
+    x: &[Arc<Array>],
+) -> Result<Array, EvalError> {
     let extents = machine.extents("attend", &spec.extents)?;
     let strides_of = |axes: &[Group], a: &Array| label_strides(axes, &extents, &a.strides());
-    let (qs, ks, vs) = (strides_of(&spec.q, &x[0]), strides_of(&spec.k, &x[1]), strides_of(&spec.v, &x[2]));
-    let extra_strides: Vec<Vec<usize>> = spec.extras.iter().zip(&x[3..]).map(|(g, a)| strides_of(g, a)).collect();
+    let (qs, ks, vs) =
+        (strides_of(&spec.q, &x[0]), strides_of(&spec.k, &x[1]), strides_of(&spec.v, &x[2]));
+    let extra_strides: Vec<Vec<usize>> =
+        spec.extras.iter().zip(&x[3..]).map(|(g, a)| strides_of(g, a)).collect();
     let out_labels: Vec<Label> = spec.out.iter().flatten().copied().collect();
     let out_extents: Vec<usize> = out_labels.iter().map(|l| extents[*l as usize]).collect();
     let key_extents: Vec<usize> = spec.keys.iter().map(|l| extents[*l as usize]).collect();
     let within = |axes: &[Group], l: Label| axes.iter().flatten().any(|x| *x == l);
     let depth: Vec<(usize, usize, usize)> = (0..extents.len() as Label)
-        .filter(|l| within(&spec.q, *l) && within(&spec.k, *l) && !out_labels.contains(l) && !spec.keys.contains(l))
+        .filter(|l| {
+            within(&spec.q, *l)
+                && within(&spec.k, *l)
+                && !out_labels.contains(l)
+                && !spec.keys.contains(l)
+        })
         .map(|l| (extents[l as usize], qs[l as usize], ks[l as usize]))
         .collect();
     let dot = Walk { summed: depth, lhs: &x[0], rhs: &x[1] };
-    let shape: Vec<usize> = spec.out.iter().map(|g| g.iter().map(|l| extents[*l as usize]).product()).collect();
+    let shape: Vec<usize> =
+        spec.out.iter().map(|g| g.iter().map(|l| extents[*l as usize]).product()).collect();
     let mut out = Array::filled(spec.dtype, &shape, Value::zero(spec.dtype));
     for (at, index) in Indices::new(&out_extents).enumerate() {
         let mut labels = vec![0usize; extents.len()];
@@ -94,17 +117,27 @@ pub(crate) fn attend(machine: &Machine<'_>, spec: &AttendSpec, x: &[Arc<Array>])
             let raw = dot.float(0, offset(&labels, &qs), offset(&labels, &ks));
             let mut slots = vec![Value::Float(raw)];
             slots.extend(extra_strides.iter().zip(&x[3..]).map(|(s, a)| a.get(offset(&labels, s))));
-            let score = run_body(&spec.score, spec.score_value, &Slots { slots: &slots, mode: machine.mode })?;
+            let score = run_body(
+                &spec.score,
+                spec.score_value,
+                &Slots { slots: &slots, mode: machine.mode },
+            )?;
             scores.push((score.as_f64(), offset(&labels, &vs)));
             slots_of_keys.push(slots);
         }
-        let greatest = scores.iter().fold(f64::NEG_INFINITY, |m, (s, _)| if s.is_nan() { f64::NAN } else { m.max(*s) });
+        let greatest = scores
+            .iter()
+            .fold(f64::NEG_INFINITY, |m, (s, _)| if s.is_nan() { f64::NAN } else { m.max(*s) });
         let weights: Vec<f64> = scores.iter().map(|(s, _)| (s - greatest).exp()).collect();
         let total: f64 = weights.iter().sum();
         let mut sum = 0.0;
         for (((_, v), w), mut slots) in scores.iter().zip(&weights).zip(slots_of_keys) {
             slots[0] = Value::Float(w / total);
-            let p = run_body(&spec.prob, spec.prob_value, &Slots { slots: &slots, mode: machine.mode })?;
+            let p = run_body(
+                &spec.prob,
+                spec.prob_value,
+                &Slots { slots: &slots, mode: machine.mode },
+            )?;
             sum += p.as_f64() * x[2].get(*v).as_f64();
         }
         out.set(at, Value::Float(sum));

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::eval::EvalError;
 use crate::eval::array::{Array, Indices, strides};
 use crate::eval::node::Machine;
-use crate::kernel_program::{ScatterOp, axis, as_axis};
+use crate::kernel_program::{ScatterOp, as_axis, axis};
 use crate::op::PadMode;
 use crate::scalar::{ScalarOp, Value};
 use crate::view::View;
@@ -21,7 +21,12 @@ fn check(what: &str, index: i128, extent: usize) -> Result<usize, EvalError> {
     }
 }
 
-pub(crate) fn view(machine: &Machine<'_>, view: &View, x: &Array, shape: &[usize]) -> Result<Array, EvalError> {
+pub(crate) fn view(
+    machine: &Machine<'_>,
+    view: &View,
+    x: &Array,
+    shape: &[usize],
+) -> Result<Array, EvalError> {
     let axes: Vec<Dim> = (0..shape.len()).map(axis).collect();
     let map = view.input_index(&axes);
     let from = x.strides();
@@ -59,7 +64,12 @@ pub(crate) fn pad(
             let inside = match mode {
                 _ if (0..n).contains(&i) => i,
                 PadMode::Constant => continue 'cells,
-                _ if n == 0 => return Err(EvalError::Extent { what: "pad of an empty axis".into(), extent: 0 }),
+                _ if n == 0 => {
+                    return Err(EvalError::Extent {
+                        what: "pad of an empty axis".into(),
+                        extent: 0,
+                    });
+                }
                 PadMode::Edge => i.clamp(0, n - 1),
                 PadMode::Wrap => i.rem_euclid(n),
                 PadMode::Reflect if n == 1 => 0,
@@ -76,7 +86,12 @@ pub(crate) fn pad(
     Ok(out)
 }
 
-pub(crate) fn concat(axis: usize, x: &[std::sync::Arc<Array>], dtype: DType, shape: &[usize]) -> Array {
+pub(crate) fn concat(
+    axis: usize,
+    x: &[std::sync::Arc<Array>],
+    dtype: DType,
+    shape: &[usize],
+) -> Array {
     let mut out = Array::filled(dtype, shape, Value::zero(dtype));
     let to = strides(shape);
     let mut start = 0;
@@ -89,14 +104,21 @@ pub(crate) fn concat(axis: usize, x: &[std::sync::Arc<Array>], dtype: DType, sha
     out
 }
 
-pub(crate) fn gather(axis: usize, x: &Array, indices: &Array, shape: &[usize]) -> Result<Array, EvalError> {
+pub(crate) fn gather(
+    axis: usize,
+    x: &Array,
+    indices: &Array,
+    shape: &[usize],
+) -> Result<Array, EvalError> {
     let (from, at_strides) = (x.strides(), indices.strides());
     let rank = indices.shape.len();
     let mut out = Array::filled(x.dtype, shape, Value::zero(x.dtype));
     for (at, index) in Indices::new(shape).enumerate() {
         let place = offset(&index[axis..axis + rank], &at_strides);
         let chosen = check("gather", indices.get(place).as_int(), x.shape[axis])?;
-        let source = offset(&index[..axis], &from) + chosen * from[axis] + offset(&index[axis + rank..], &from[axis + 1..]);
+        let source = offset(&index[..axis], &from)
+            + chosen * from[axis]
+            + offset(&index[axis + rank..], &from[axis + 1..]);
         out.set(at, x.get(source));
     }
     Ok(out)
@@ -112,7 +134,12 @@ pub(crate) fn gather_elements(axis: usize, x: &Array, indices: &Array) -> Result
     Ok(out)
 }
 
-pub(crate) fn gather_nd(batch: usize, x: &Array, indices: &Array, shape: &[usize]) -> Result<Array, EvalError> {
+pub(crate) fn gather_nd(
+    batch: usize,
+    x: &Array,
+    indices: &Array,
+    shape: &[usize],
+) -> Result<Array, EvalError> {
     let (from, lead) = (x.strides(), indices.shape.len() - 1);
     let depth = indices.shape[lead];
     let mut out = Array::filled(x.dtype, shape, Value::zero(x.dtype));
@@ -121,7 +148,8 @@ pub(crate) fn gather_nd(batch: usize, x: &Array, indices: &Array, shape: &[usize
         let tuple = offset(&index[..lead], &at_strides);
         let mut source = offset(&index[..batch], &from);
         for j in 0..depth {
-            source += check("gather_nd", indices.get(tuple + j).as_int(), x.shape[batch + j])? * from[batch + j];
+            source += check("gather_nd", indices.get(tuple + j).as_int(), x.shape[batch + j])?
+                * from[batch + j];
         }
         source += offset(&index[lead..], &from[batch + depth..]);
         out.set(at, x.get(source));
@@ -159,7 +187,12 @@ pub(crate) fn scatter_elements(
     Ok(out)
 }
 
-pub(crate) fn scatter_nd(op: ScatterOp, x: &Array, indices: &Array, updates: &Array) -> Result<Array, EvalError> {
+pub(crate) fn scatter_nd(
+    op: ScatterOp,
+    x: &Array,
+    indices: &Array,
+    updates: &Array,
+) -> Result<Array, EvalError> {
     let (to, lead) = (x.strides(), indices.shape.len() - 1);
     let depth = indices.shape[lead];
     let mut out = x.clone();
@@ -167,8 +200,8 @@ pub(crate) fn scatter_nd(op: ScatterOp, x: &Array, indices: &Array, updates: &Ar
     for (at, index) in Indices::new(&updates.shape).enumerate() {
         let tuple = offset(&index[..lead], &at_strides);
         let mut place = offset(&index[lead..], &to[depth..]);
-        for j in 0..depth {
-            place += check("scatter_nd", indices.get(tuple + j).as_int(), x.shape[j])? * to[j];
+        for (j, step) in to.iter().enumerate().take(depth) {
+            place += check("scatter_nd", indices.get(tuple + j).as_int(), x.shape[j])? * step;
         }
         out.set(place, combine(op, out.get(place), updates.get(at), x.dtype));
     }

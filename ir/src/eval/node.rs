@@ -62,7 +62,8 @@ pub(crate) fn bind(graph: &Graph, inputs: &[(&str, Tensor)]) -> Result<Binding, 
             preset.insert(element.symbol.clone(), tensor.value(element.element).as_int() as i64);
         }
     }
-    let shapes: Vec<(&str, &TensorType, &[usize])> = given.iter().map(|(n, t, x)| (*n, *t, x.shape())).collect();
+    let shapes: Vec<(&str, &TensorType, &[usize])> =
+        given.iter().map(|(n, t, x)| (*n, *t, x.shape())).collect();
     Ok(Binding::from_inputs(&shapes, &graph.facts, preset)?)
 }
 
@@ -70,17 +71,29 @@ impl<'a> Evaluator<'a> {
     /// Binds inputs.
     pub fn new(graph: &'a Graph, inputs: &[(&str, Tensor)], mode: Mode) -> Result<Self, EvalError> {
         let binding = bind(graph, inputs)?;
-        let inputs = inputs.iter().map(|(n, t)| (Arc::from(*n), Arc::new(Array::from_tensor(t)))).collect();
+        let inputs =
+            inputs.iter().map(|(n, t)| (Arc::from(*n), Arc::new(Array::from_tensor(t)))).collect();
         Ok(Evaluator { graph, mode, inputs, binding, values: vec![None; graph.len()] })
     }
 
     /// For values that depend on no input and no symbol.
     pub fn unbound(graph: &'a Graph, mode: Mode) -> Self {
-        Evaluator { graph, mode, inputs: BTreeMap::new(), binding: Binding::default(), values: vec![None; graph.len()] }
+        Evaluator {
+            graph,
+            mode,
+            inputs: BTreeMap::new(),
+            binding: Binding::default(),
+            values: vec![None; graph.len()],
+        }
     }
 
     /// For regions: parameters in order, and symbols of the surroundings.
-    pub(crate) fn for_region(graph: &'a Graph, params: &[Arc<Array>], binding: &Binding, mode: Mode) -> Self {
+    pub(crate) fn for_region(
+        graph: &'a Graph,
+        params: &[Arc<Array>],
+        binding: &Binding,
+        mode: Mode,
+    ) -> Self {
         let names = graph.inputs().iter().filter_map(|n| match graph.op(*n) {
             Op::Input { name, .. } => Some(name.clone()),
             _ => None,
@@ -128,23 +141,32 @@ impl<'a> Evaluator<'a> {
         let graph = self.graph;
         let op = graph.op(id);
         if let Op::Proj { index } = op {
-            let tuple = self.values[graph.operands(id)[0].index()].as_ref().expect("operands come first");
+            let tuple =
+                self.values[graph.operands(id)[0].index()].as_ref().expect("operands come first");
             return Ok(vec![tuple[*index as usize].clone()]);
         }
-        let operands: Vec<Arc<Array>> = graph.operands(id).iter().map(|o| self.value(*o).clone()).collect();
+        let operands: Vec<Arc<Array>> =
+            graph.operands(id).iter().map(|o| self.value(*o).clone()).collect();
         match op {
             Op::Input { name, .. } => {
-                let value = self.inputs.get(name).ok_or_else(|| EvalError::MissingInput(name.to_string()))?;
+                let value = self
+                    .inputs
+                    .get(name)
+                    .ok_or_else(|| EvalError::MissingInput(name.to_string()))?;
                 Ok(vec![value.clone()])
             }
             Op::Weight { index } => {
                 let weight = &graph.weights()[*index as usize];
-                let data = weight.data.as_ref().ok_or_else(|| EvalError::NoWeight(weight.name.to_string()))?;
+                let data = weight
+                    .data
+                    .as_ref()
+                    .ok_or_else(|| EvalError::NoWeight(weight.name.to_string()))?;
                 Ok(vec![Arc::new(Array::from_tensor(data))])
             }
             _ => {
                 let types = graph.types(id);
-                let mut machine = Machine { mode: self.mode, binding: &mut self.binding, facts: &graph.facts };
+                let mut machine =
+                    Machine { mode: self.mode, binding: &mut self.binding, facts: &graph.facts };
                 let results = machine.apply_op(op, &operands, types)?;
                 Ok(results.into_iter().map(Arc::new).collect())
             }
@@ -164,7 +186,10 @@ impl Machine<'_> {
         let mut shape = Vec::new();
         for dim in dims {
             let extent = self.binding.eval(dim)?;
-            shape.push(usize::try_from(extent).map_err(|_| EvalError::Extent { what: what.to_owned(), extent })?);
+            shape.push(
+                usize::try_from(extent)
+                    .map_err(|_| EvalError::Extent { what: what.to_owned(), extent })?,
+            );
         }
         match crate::tensor::element_count(&shape) {
             Some(count) if count <= ELEMENTS_MAX => Ok(shape),
@@ -176,9 +201,18 @@ impl Machine<'_> {
         self.binding.0.insert(symbol.clone(), count as i64);
     }
 
-    fn apply_op(&mut self, op: &Op, x: &[Arc<Array>], types: &[TensorType]) -> Result<Vec<Array>, EvalError> {
+    fn apply_op(
+        &mut self,
+        op: &Op,
+        x: &[Arc<Array>],
+        types: &[TensorType],
+    ) -> Result<Vec<Array>, EvalError> {
         let shape = match op {
-            Op::NonZero { .. } | Op::Nms { .. } | Op::Unique { .. } | Op::If { .. } | Op::Loop { .. } => Vec::new(),
+            Op::NonZero { .. }
+            | Op::Nms { .. }
+            | Op::Unique { .. }
+            | Op::If { .. }
+            | Op::Loop { .. } => Vec::new(),
             _ => self.extents(op.name(), &types[0].shape)?,
         };
         let dtype = types.first().map_or(DType::F32, |t| t.dtype);
@@ -195,7 +229,8 @@ impl Machine<'_> {
             Op::Cast { to } => vec![Array::build(*to, &shape, |i| convert(x[0].get(i), *to))],
             Op::Bitcast { to } => {
                 let bytes = x[0].to_tensor().bytes().clone();
-                let tensor = Tensor::new(*to, x[0].shape.clone(), bytes).expect("widths are equal by type rule");
+                let tensor = Tensor::new(*to, x[0].shape.clone(), bytes)
+                    .expect("widths are equal by type rule");
                 vec![Array::from_tensor(&tensor)]
             }
             Op::Contract { spec } => vec![linear::contract(self, spec, &x[0], &x[1])?],
@@ -208,11 +243,17 @@ impl Machine<'_> {
             }
             Op::TopK { axis, largest, .. } => data::topk(*axis as usize, *largest, &x[0], &shape),
             Op::View { view } => vec![movement::view(self, view, &x[0], &shape)?],
-            Op::Pad { mode, low, .. } => vec![movement::pad(self, *mode, low, &x[0], &x[1], &shape)?],
+            Op::Pad { mode, low, .. } => {
+                vec![movement::pad(self, *mode, low, &x[0], &x[1], &shape)?]
+            }
             Op::Concat { axis } => vec![movement::concat(*axis as usize, x, dtype, &shape)],
             Op::Gather { axis } => vec![movement::gather(*axis as usize, &x[0], &x[1], &shape)?],
-            Op::GatherElements { axis } => vec![movement::gather_elements(*axis as usize, &x[0], &x[1])?],
-            Op::GatherNd { batch } => vec![movement::gather_nd(*batch as usize, &x[0], &x[1], &shape)?],
+            Op::GatherElements { axis } => {
+                vec![movement::gather_elements(*axis as usize, &x[0], &x[1])?]
+            }
+            Op::GatherNd { batch } => {
+                vec![movement::gather_nd(*batch as usize, &x[0], &x[1], &shape)?]
+            }
             Op::ScatterElements { axis, op } => {
                 vec![movement::scatter_elements(*axis as usize, *op, &x[0], &x[1], &x[2])?]
             }
@@ -222,9 +263,13 @@ impl Machine<'_> {
             Op::Unique { axis, sorted, count } => data::unique(self, *axis, *sorted, count, &x[0]),
             Op::Random { kind, seed, .. } => vec![data::random(*kind, *seed, dtype, &shape)],
             Op::If { then, otherwise } => control::branch(self, then, otherwise, x)?,
-            Op::Loop { body, carried, rounds } => control::repeat(self, body, *carried as usize, rounds, x)?,
+            Op::Loop { body, carried, rounds } => {
+                control::repeat(self, body, *carried as usize, rounds, x)?
+            }
             Op::Rnn { spec } => recurrent::rnn(self, spec, x)?,
-            Op::Composite(composite) => return Ok(vec![(*composite.expand(self, x).map_err(EvalError::Type)?).clone()]),
+            Op::Composite(composite) => {
+                return Ok(vec![(*composite.expand(self, x).map_err(EvalError::Type)?).clone()]);
+            }
         };
         Ok(results.into_iter().map(|a| a.settled(self.mode)).collect())
     }
@@ -237,8 +282,9 @@ impl Apply for Machine<'_> {
         let types: Vec<TensorType> = operands.iter().map(|a| a.ty()).collect();
         let refs: Vec<&TensorType> = types.iter().collect();
         let result = crate::infer::infer_types(&op, &refs, self.facts)?;
-        let mut results =
-            self.apply_op(&op, operands, &result).map_err(|e| Violation::new("composite C6", e.to_string()))?;
+        let mut results = self
+            .apply_op(&op, operands, &result)
+            .map_err(|e| Violation::new("composite C6", e.to_string()))?;
         Ok(Arc::new(results.swap_remove(0)))
     }
 
@@ -272,8 +318,12 @@ fn pointwise(op: ScalarOp, x: &[Arc<Array>], dtype: DType, shape: &[usize]) -> A
     let mut args = vec![Value::Int(0); x.len()];
     Array::build(dtype, shape, |i| {
         for ((arg, a), step) in args.iter_mut().zip(x).zip(&steps) {
-            let at: usize =
-                step.iter().zip(&out_strides).zip(shape).map(|((s, o), d)| if *s == 0 { 0 } else { (i / o) % d * s }).sum();
+            let at: usize = step
+                .iter()
+                .zip(&out_strides)
+                .zip(shape)
+                .map(|((s, o), d)| if *s == 0 { 0 } else { (i / o) % d * s })
+                .sum();
             *arg = a.get(at);
         }
         op.evaluate(&args, compute)

@@ -76,7 +76,14 @@ impl Layer<'_> {
     }
 
     /// (h', c') of unit `j` at step `at.0`, sequence `at.1`.
-    fn unit(&self, at: (usize, usize), j: usize, h: &[f64], c: &[f64], reset: &[f64]) -> Result<(f64, f64), EvalError> {
+    fn unit(
+        &self,
+        at: (usize, usize),
+        j: usize,
+        h: &[f64],
+        c: &[f64],
+        reset: &[f64],
+    ) -> Result<(f64, f64), EvalError> {
         match self.cell {
             Cell::Plain => Ok((self.activate(0, self.gate(at, 0, j, h)?)?, 0.0)),
             Cell::Lstm => {
@@ -115,7 +122,9 @@ impl Layer<'_> {
             c: vec![0.0; b_count * width],
         };
         for b in 0..b_count {
-            let read = |from: &Read<'_>| (0..width).map(|j| from(&[b, j])).collect::<Result<Vec<f64>, _>>();
+            let read = |from: &Read<'_>| {
+                (0..width).map(|j| from(&[b, j])).collect::<Result<Vec<f64>, _>>()
+            };
             let mut h = read(&self.h0)?;
             let mut c = match &self.c0 {
                 Some(c0) => read(c0)?,
@@ -133,8 +142,9 @@ impl Layer<'_> {
                         *r = self.activate(0, self.gate((t, b), 1, j, &h)?)?;
                     }
                 }
-                let next: Vec<(f64, f64)> =
-                    (0..width).map(|j| self.unit((t, b), j, &h, &c, &reset)).collect::<Result<_, _>>()?;
+                let next: Vec<(f64, f64)> = (0..width)
+                    .map(|j| self.unit((t, b), j, &h, &c, &reset))
+                    .collect::<Result<_, _>>()?;
                 for (j, (hn, cn)) in next.into_iter().enumerate() {
                     h[j] = hn;
                     c[j] = cn;
@@ -153,7 +163,11 @@ fn reader(array: &Arc<Array>) -> Read<'_> {
     Box::new(move |index| Ok(array.get(crate::eval::movement::offset(index, &strides)).as_f64()))
 }
 
-pub(crate) fn rnn(machine: &Machine<'_>, spec: &RnnSpec, x: &[Arc<Array>]) -> Result<Vec<Array>, EvalError> {
+pub(crate) fn rnn(
+    machine: &Machine<'_>,
+    spec: &RnnSpec,
+    x: &[Arc<Array>],
+) -> Result<Vec<Array>, EvalError> {
     let lstm = spec.cell == Cell::Lstm;
     let mut rest = x[2..].iter();
     let mut next = |present: bool| if present { rest.next().map(reader) } else { None };
@@ -182,7 +196,8 @@ pub(crate) fn rnn(machine: &Machine<'_>, spec: &RnnSpec, x: &[Arc<Array>]) -> Re
     let states = layer.run()?;
     let dtype: DType = x[0].dtype;
     let build = |shape: &[usize], v: &[f64]| Array::build(dtype, shape, |i| Value::Float(v[i]));
-    let mut out = vec![build(&[time, batch, hidden], &states.y), build(&[batch, hidden], &states.h)];
+    let mut out =
+        vec![build(&[time, batch, hidden], &states.y), build(&[batch, hidden], &states.h)];
     if lstm {
         out.push(build(&[batch, hidden], &states.c));
     }

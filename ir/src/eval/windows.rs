@@ -89,8 +89,15 @@ fn element(array: &Array, index: &[i64]) -> Value {
     array.get(offset(&index, &array.strides()))
 }
 
-pub(crate) fn conv(machine: &Machine<'_>, spec: &ConvSpec, x: &Array, w: &Array, shape: &[usize]) -> Result<Array, EvalError> {
-    let pad_low: Vec<i64> = spec.pad_low.iter().map(|d| machine.binding.eval(d)).collect::<Result<_, _>>()?;
+pub(crate) fn conv(
+    machine: &Machine<'_>,
+    spec: &ConvSpec,
+    x: &Array,
+    w: &Array,
+    shape: &[usize],
+) -> Result<Array, EvalError> {
+    let pad_low: Vec<i64> =
+        spec.pad_low.iter().map(|d| machine.binding.eval(d)).collect::<Result<_, _>>()?;
     let groups = spec.groups as usize;
     let geometry = ConvShape {
         groups,
@@ -107,7 +114,8 @@ pub(crate) fn conv(machine: &Machine<'_>, spec: &ConvSpec, x: &Array, w: &Array,
     let mut out = Array::filled(x.dtype, shape, Value::zero(x.dtype));
     let float = x.dtype.is_float();
     for (at, index) in Indices::new(shape).enumerate() {
-        let (mut input, mut filter) = (|i: &[i64]| Ok(element(x, i)), |i: &[i64]| Ok(element(w, i)));
+        let (mut input, mut filter) =
+            (|i: &[i64]| Ok(element(x, i)), |i: &[i64]| Ok(element(w, i)));
         out.set(at, geometry.sum(index[0], index[1], &index[2..], &mut input, &mut filter, float)?);
     }
     Ok(out)
@@ -138,9 +146,13 @@ impl PoolShape {
         let (mut valid, mut padded) = (0usize, 0usize);
         let mut cells: Vec<i128> = Vec::new();
         for k in Indices::new(&self.kernel) {
-            let coords: Vec<i64> =
-                (0..y.len()).map(|a| y[a] as i64 * self.stride[a] + k[a] as i64 * self.dilation[a] - self.pad_low[a]).collect();
-            let in_padding = (0..y.len()).all(|a| coords[a] < self.in_spatial[a] as i64 + self.pad_high[a]);
+            let coords: Vec<i64> = (0..y.len())
+                .map(|a| {
+                    y[a] as i64 * self.stride[a] + k[a] as i64 * self.dilation[a] - self.pad_low[a]
+                })
+                .collect();
+            let in_padding =
+                (0..y.len()).all(|a| coords[a] < self.in_spatial[a] as i64 + self.pad_high[a]);
             padded += usize::from(in_padding);
             if (0..y.len()).any(|a| coords[a] < 0 || coords[a] >= self.in_spatial[a] as i64) {
                 continue;
@@ -149,7 +161,12 @@ impl PoolShape {
             let value = input(&coords)?;
             reducer.add(value);
             chooser.add(value);
-            cells.push(coords.iter().zip(&self.in_spatial).fold(0, |sum, (c, d)| sum * *d as i128 + i128::from(*c)));
+            cells.push(
+                coords
+                    .iter()
+                    .zip(&self.in_spatial)
+                    .fold(0, |sum, (c, d)| sum * *d as i128 + i128::from(*c)),
+            );
         }
         let count = match self.divisor {
             PoolDivisor::One => 1,
@@ -165,8 +182,15 @@ impl PoolShape {
     }
 }
 
-pub(crate) fn pool(machine: &Machine<'_>, spec: &PoolSpec, x: &Array, shape: &[usize]) -> Result<Vec<Array>, EvalError> {
-    let dims = |d: &[crate::Dim]| d.iter().map(|d| machine.binding.eval(d)).collect::<Result<Vec<i64>, _>>();
+pub(crate) fn pool(
+    machine: &Machine<'_>,
+    spec: &PoolSpec,
+    x: &Array,
+    shape: &[usize],
+) -> Result<Vec<Array>, EvalError> {
+    let dims = |d: &[crate::Dim]| {
+        d.iter().map(|d| machine.binding.eval(d)).collect::<Result<Vec<i64>, _>>()
+    };
     let geometry = PoolShape {
         op: spec.op,
         divisor: spec.divisor,

@@ -40,7 +40,11 @@ fn label_number(name: &str) -> Option<Label> {
 /// A dim as one word: in braces unless plain.
 pub(crate) fn dim_word(dim: &Dim) -> String {
     let text = dim.to_string();
-    if text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') { text } else { format!("{{{text}}}") }
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        text
+    } else {
+        format!("{{{text}}}")
+    }
 }
 
 /// Writes operands' groups, stating extents at first appearance.
@@ -180,10 +184,13 @@ impl FromStr for ContractSpec {
     type Err = SpecParseError;
     fn from_str(text: &str) -> Result<Self, SpecParseError> {
         let fail = |why: String| SpecParseError { text: text.to_owned(), what: "contraction", why };
-        let (axes, dtype) = text.rsplit_once(" : ").ok_or_else(|| fail("no ` : dtype`".to_owned()))?;
+        let (axes, dtype) =
+            text.rsplit_once(" : ").ok_or_else(|| fail("no ` : dtype`".to_owned()))?;
         let (operands, out) = axes.split_once("->").ok_or_else(|| fail("no `->`".to_owned()))?;
         let operands = split_outside(operands, ',');
-        let [lhs, rhs] = operands.as_slice() else { return Err(fail("two operands are needed".to_owned())) };
+        let [lhs, rhs] = operands.as_slice() else {
+            return Err(fail("two operands are needed".to_owned()));
+        };
         let mut reader = GroupReader::default();
         let lhs = reader.axes(lhs).map_err(fail)?;
         let rhs = reader.axes(rhs).map_err(fail)?;
@@ -269,7 +276,8 @@ fn parse_view(text: &str) -> Result<View, String> {
     if !order.iter().copied().eq(0..extents.len() as u32) {
         return Err("input labels must be a, b, c, … in order, each once".to_owned());
     }
-    let input = groups.iter().map(|g| g.iter().map(|l| extents[*l as usize].clone()).collect()).collect();
+    let input =
+        groups.iter().map(|g| g.iter().map(|l| extents[*l as usize].clone()).collect()).collect();
     let mut out = Vec::new();
     if output.trim() != "()" {
         for word in words(output) {
@@ -278,7 +286,12 @@ fn parse_view(text: &str) -> Result<View, String> {
                 Some(inner) => words(inner),
                 None => vec![word],
             };
-            out.push(parts.into_iter().map(|w| parse_part(w, &extents)).collect::<Result<Vec<_>, _>>()?);
+            out.push(
+                parts
+                    .into_iter()
+                    .map(|w| parse_part(w, &extents))
+                    .collect::<Result<Vec<_>, _>>()?,
+            );
         }
     }
     let fixed = words(fixed)
@@ -292,7 +305,9 @@ fn parse_view(text: &str) -> Result<View, String> {
 }
 
 fn known_label(name: &str, extents: &[Dim]) -> Result<Label, String> {
-    label_number(name).filter(|l| (*l as usize) < extents.len()).ok_or_else(|| format!("`{name}` is no input label"))
+    label_number(name)
+        .filter(|l| (*l as usize) < extents.len())
+        .ok_or_else(|| format!("`{name}` is no input label"))
 }
 
 fn parse_part(word: &str, extents: &[Dim]) -> Result<OutAtom, String> {
@@ -301,12 +316,19 @@ fn parse_part(word: &str, extents: &[Dim]) -> Result<OutAtom, String> {
     }
     let Some((name, slice)) = word.split_once('[') else {
         let atom = known_label(word, extents)?;
-        return Ok(OutAtom::Take { atom, start: Dim::ZERO, step: 1, extent: extents[atom as usize].clone() });
+        return Ok(OutAtom::Take {
+            atom,
+            start: Dim::ZERO,
+            step: 1,
+            extent: extents[atom as usize].clone(),
+        });
     };
     let atom = known_label(name, extents)?;
     let slice = slice.strip_suffix(']').ok_or("no `]`")?;
     let parts = split_outside(slice, ':');
-    let [start, step, extent] = parts.as_slice() else { return Err("a part is [start:step:extent]".to_owned()) };
+    let [start, step, extent] = parts.as_slice() else {
+        return Err("a part is [start:step:extent]".to_owned());
+    };
     let step = step.parse().map_err(|_| format!("step `{step}` is no number"))?;
     Ok(OutAtom::Take { atom, start: parse_dim_word(start)?, step, extent: parse_dim_word(extent)? })
 }
@@ -331,7 +353,8 @@ mod tests {
 
     #[test]
     fn contractions_round_trip() {
-        for text in ["a:B b:S (c:12 d:64), a c e:{S + 1} d -> a c b e : f32", "a:4, a -> () : i32"] {
+        for text in ["a:B b:S (c:12 d:64), a c e:{S + 1} d -> a c b e : f32", "a:4, a -> () : i32"]
+        {
             assert_eq!(text.parse::<ContractSpec>().expect("spec").to_string(), text);
         }
         assert!("a:4, a -> b : f32".parse::<ContractSpec>().is_err());

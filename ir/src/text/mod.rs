@@ -41,7 +41,13 @@ mod tests {
             origin: "--dim".into(),
         });
         g.set_location(&["/a/MatMul".into()]);
-        let x = g.input("x", TensorType::new(DType::F32, [Dim::symbol("B"), Dim::symbol("past len") + Dim::ONE, Dim::Const(2)]));
+        let x = g.input(
+            "x",
+            TensorType::new(
+                DType::F32,
+                [Dim::symbol("B"), Dim::symbol("past len") + Dim::ONE, Dim::Const(2)],
+            ),
+        );
         let w = g.weight("w", Tensor::from_f32(&[1, 2, 2], &[1.0, 2.0, f32::NAN, -0.0]));
         let w = g.expand(w, &[Dim::symbol("B"), Dim::Const(2), Dim::Const(2)]).expect("expands");
         let y = g.matmul(x, w).expect("fits");
@@ -70,7 +76,10 @@ mod tests {
         for (text, want) in [
             ("graph \"g\" {\n  %0 = no_such_op : f32[]\n}", "line 2"),
             ("graph \"g\" {\n  %0 = input name=x ty=\"f32[4]\"\n  %1 = exp %7\n}", "line 3"),
-            ("graph \"g\" {\n  %0 = input name=x ty=\"f32[4]\"\n  %1 = exp %0 : f32[5]\n}", "line 3"),
+            (
+                "graph \"g\" {\n  %0 = input name=x ty=\"f32[4]\"\n  %1 = exp %0 : f32[5]\n}",
+                "line 3",
+            ),
             ("nonsense", "line 1"),
             ("graph \"g\" {", "closing"),
         ] {

@@ -80,7 +80,11 @@ fn open_graph(line: &str) -> Result<Graph, String> {
     }
 }
 
-fn read_line(graph: &mut Graph, names: &mut FxHashMap<String, NodeId>, line: &str) -> Result<(), String> {
+fn read_line(
+    graph: &mut Graph,
+    names: &mut FxHashMap<String, NodeId>,
+    line: &str,
+) -> Result<(), String> {
     if line.starts_with('%') {
         let (name, rest) = line.split_once(" = ").ok_or("a node is `%n = op …`")?;
         let node = read_node(graph, names, rest)?;
@@ -92,7 +96,9 @@ fn read_line(graph: &mut Graph, names: &mut FxHashMap<String, NodeId>, line: &st
         return read_weight(graph, rest);
     }
     let tokens = tokens(rest)?;
-    let node = |t: &Token| names.get(t.text()).copied().ok_or_else(|| format!("`{}` is not defined", t.text()));
+    let node = |t: &Token| {
+        names.get(t.text()).copied().ok_or_else(|| format!("`{}` is not defined", t.text()))
+    };
     match (keyword, tokens.as_slice()) {
         ("symbol", [name, range, step @ ..]) => {
             let bounds = read_bounds(range.text(), step)?;
@@ -116,7 +122,11 @@ fn read_line(graph: &mut Graph, names: &mut FxHashMap<String, NodeId>, line: &st
             let capacity = match rest {
                 [] => None,
                 [word, value] if word.text() == "capacity" => Some(dim(value)?),
-                _ => return Err("a state is `state input output axis n [capacity \"dim\"]`".to_owned()),
+                _ => {
+                    return Err(
+                        "a state is `state input output axis n [capacity \"dim\"]`".to_owned()
+                    );
+                }
             };
             let (input, output, axis) = (number(input)?, number(output)?, number(axis)?);
             graph.states.push(State { input, output, capacity, axis });
@@ -160,7 +170,9 @@ fn read_require(text: &str, origin: &str) -> Result<Require, String> {
     {
         return make(lhs, Relation::MultipleOf, rhs);
     }
-    for (sign, relation) in [(" == ", Relation::Equal), (" != ", Relation::NotEqual), (" <= ", Relation::AtMost)] {
+    for (sign, relation) in
+        [(" == ", Relation::Equal), (" != ", Relation::NotEqual), (" <= ", Relation::AtMost)]
+    {
         if let Some((lhs, rhs)) = text.split_once(sign) {
             return make(lhs, relation, rhs);
         }
@@ -173,7 +185,8 @@ fn read_weight(graph: &mut Graph, rest: &str) -> Result<(), String> {
     let (_, rest) = rest.split_once(' ').ok_or(shape)?;
     let (name, rest) = quoted(rest.trim()).ok_or(shape)?;
     let close = rest.find(']').ok_or(shape)?;
-    let ty: TensorType = rest[..=close].trim().parse().map_err(|e: crate::types::TypeParseError| e.to_string())?;
+    let ty: TensorType =
+        rest[..=close].trim().parse().map_err(|e: crate::types::TypeParseError| e.to_string())?;
     let contents = rest[close + 1..].trim();
     let data = match contents {
         "omitted" => None,
@@ -186,17 +199,25 @@ fn read_weight(graph: &mut Graph, rest: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn read_node(graph: &mut Graph, names: &FxHashMap<String, NodeId>, text: &str) -> Result<NodeId, String> {
+fn read_node(
+    graph: &mut Graph,
+    names: &FxHashMap<String, NodeId>,
+    text: &str,
+) -> Result<NodeId, String> {
     let (body, declared) = split_type(text);
     let tokens = tokens(body)?;
-    let Some((Token::Word(op_name), rest)) = tokens.split_first() else { return Err("no op".to_owned()) };
+    let Some((Token::Word(op_name), rest)) = tokens.split_first() else {
+        return Err("no op".to_owned());
+    };
     let mut operands = Vec::new();
     let mut pairs = Vec::new();
     for token in rest {
         match token {
             Token::Pair(key, value) => pairs.push((key.as_str(), value.as_str())),
             other => operands.push(
-                *names.get(other.text()).ok_or_else(|| format!("operand `{}` is not defined before", other.text()))?,
+                *names
+                    .get(other.text())
+                    .ok_or_else(|| format!("operand `{}` is not defined before", other.text()))?,
             ),
         }
     }
@@ -208,10 +229,15 @@ fn read_node(graph: &mut Graph, names: &FxHashMap<String, NodeId>, text: &str) -
     };
     if let Some(declared) = declared {
         let types: Vec<String> = graph.types(node).iter().map(ToString::to_string).collect();
-        let want = declared.split("; ").map(|t| t.trim().parse::<TensorType>().map(|t| t.to_string()));
+        let want =
+            declared.split("; ").map(|t| t.trim().parse::<TensorType>().map(|t| t.to_string()));
         let want: Vec<String> = want.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
         if want != types && !is_input {
-            return Err(format!("declared as {}, but its operands give {}", want.join("; "), types.join("; ")));
+            return Err(format!(
+                "declared as {}, but its operands give {}",
+                want.join("; "),
+                types.join("; ")
+            ));
         }
     }
     Ok(node)
@@ -227,7 +253,9 @@ fn split_type(text: &str) -> (&str, Option<&str>) {
             _ if escaped => escaped = false,
             '\\' if in_quotes => escaped = true,
             '"' => in_quotes = !in_quotes,
-            ':' if !in_quotes && text[..i].ends_with(' ') && text[i + 1..].starts_with(' ') => at = Some(i),
+            ':' if !in_quotes && text[..i].ends_with(' ') && text[i + 1..].starts_with(' ') => {
+                at = Some(i)
+            }
             _ => {}
         }
     }
@@ -238,7 +266,8 @@ fn split_type(text: &str) -> (&str, Option<&str>) {
 }
 
 fn read_op(name: &str, pairs: &[(&str, &str)]) -> Result<Op, String> {
-    let schema = Op::schema(name).ok_or_else(|| format!("`{name}` is no op; `tgc ops` lists them"))?;
+    let schema =
+        Op::schema(name).ok_or_else(|| format!("`{name}` is no op; `tgc ops` lists them"))?;
     if let Some((key, _)) = pairs.iter().find(|(k, _)| schema.iter().all(|(n, _)| n != k)) {
         return Err(format!("`{name}` has no attribute `{key}`"));
     }
@@ -246,7 +275,10 @@ fn read_op(name: &str, pairs: &[(&str, &str)]) -> Result<Op, String> {
     for (key, kind) in schema {
         let text = pairs.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
         let text = text.ok_or_else(|| format!("`{name}` needs attribute `{key}`"))?;
-        attrs.push(Attr::parse(kind, text).ok_or_else(|| format!("`{text}` is no {kind:?} for `{key}`"))?);
+        attrs.push(
+            Attr::parse(kind, text)
+                .ok_or_else(|| format!("`{text}` is no {kind:?} for `{key}`"))?,
+        );
     }
     Op::from_attrs(name, &attrs).map_err(|e| e.to_string())
 }
@@ -264,7 +296,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
                 'r' => out.push('\r'),
                 '0' => out.push('\0'),
                 'u' => {
-                    let hex: String = chars.by_ref().map(|(_, c)| c).skip(1).take_while(|c| *c != '}').collect();
+                    let hex: String =
+                        chars.by_ref().map(|(_, c)| c).skip(1).take_while(|c| *c != '}').collect();
                     out.push(u32::from_str_radix(&hex, 16).ok().and_then(char::from_u32)?);
                 }
                 other => out.push(other),

@@ -22,8 +22,12 @@ pub fn print_with_weights(graph: &Graph, elements_max: usize) -> String {
         let _ = writeln!(out, "  output {:?} {}", output.name, output.node);
     }
     for state in &graph.states {
-        let capacity = state.capacity.as_ref().map_or_else(String::new, |c| format!(" capacity {:?}", c.to_string()));
-        let _ = writeln!(out, "  state {} {} axis {}{capacity}", state.input, state.output, state.axis);
+        let capacity = state
+            .capacity
+            .as_ref()
+            .map_or_else(String::new, |c| format!(" capacity {:?}", c.to_string()));
+        let _ =
+            writeln!(out, "  state {} {} axis {}{capacity}", state.input, state.output, state.axis);
     }
     for id in graph.ids().filter(|id| !graph.locations(*id).is_empty()) {
         let names: Vec<String> = graph.locations(id).iter().map(|n| format!("{n:?}")).collect();
@@ -36,14 +40,24 @@ pub fn print_with_weights(graph: &Graph, elements_max: usize) -> String {
 fn header(graph: &Graph, elements_max: usize, out: &mut String) {
     for (symbol, bounds) in graph.facts.symbols() {
         let high = bounds.high.map_or_else(String::new, |h| h.to_string());
-        let step = if bounds.multiple_of > 1 { format!(" step {}", bounds.multiple_of) } else { String::new() };
+        let step = if bounds.multiple_of > 1 {
+            format!(" step {}", bounds.multiple_of)
+        } else {
+            String::new()
+        };
         let _ = writeln!(out, "  symbol {:?} {}..{high}{step}", symbol.name(), bounds.low);
     }
     for require in graph.facts.requires() {
         let _ = writeln!(out, "  require {:?} from {:?}", require.to_string(), require.origin);
     }
     for element in &graph.element_symbols {
-        let _ = writeln!(out, "  element {:?} {} {}", element.symbol.name(), element.input, element.element);
+        let _ = writeln!(
+            out,
+            "  element {:?} {} {}",
+            element.symbol.name(),
+            element.input,
+            element.element
+        );
     }
     for (symbol, bound) in &graph.data_symbols {
         let _ = writeln!(out, "  data {:?} {:?}", symbol.name(), bound.to_string());
@@ -78,6 +92,7 @@ pub fn node_line(graph: &Graph, id: NodeId) -> String {
 
 /// Bare when it is one plain word, else quoted.
 fn word(text: &str) -> String {
-    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-+[]".contains(c));
+    let plain =
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-+[]".contains(c));
     if plain { text.to_owned() } else { format!("{text:?}") }
 }

@@ -179,15 +179,17 @@ impl Analysis<Node> for Tensors {
     }
 
     fn merge(&mut self, a: &mut ClassData, b: ClassData) -> DidMerge {
-        let before = (a.splat, a.is_const, a.locations.len());
-        let is_b_new = (b.splat.is_none() && a.splat.is_some()) || a.is_const != b.is_const || a.locations != b.locations;
+        // Parents are asked again only where what they read has changed;
+        // names of model nodes they do not read.
+        let before = (a.splat.is_some(), a.is_const);
+        let is_b_new = (b.splat.is_none() && a.splat.is_some()) || a.is_const != b.is_const;
         a.splat = a.splat.or(b.splat);
         a.is_const |= b.is_const;
         a.locations.extend(b.locations);
         if a.types.is_empty() {
             a.types = b.types;
         }
-        DidMerge(before != (a.splat, a.is_const, a.locations.len()), is_b_new)
+        DidMerge(before != (a.splat.is_some(), a.is_const), is_b_new)
     }
 
     fn modify(egraph: &mut EGraph<Node, Self>, id: Id) {

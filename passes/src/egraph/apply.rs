@@ -1,66 +1,160 @@
 //! Rules as egg rewrites: patterns for searching, our own application with
 //! guards, computed attributes and type checks.
 
-use egg::{EGraph, ENodeOrVar, Id, Pattern, PatternAst, RecExpr, Rewrite, Subst, Symbol, Var};
+use std::sync::{Arc, OnceLock};
 
+use egg::{EGraph, ENodeOrVar, Id, Pattern, PatternAst, RecExpr, Rewrite, Subst, Symbol, Var};
+use indexmap::IndexSet;
+use smallvec::SmallVec;
+
+use tgc_ir::attr::Attr;
 use tgc_ir::kernel_program::ScalarConst;
+use tgc_ir::scalar::ScalarOp;
+use tgc_ir::scalar::traits::COMMUTATIVE;
 
 use crate::egraph::analysis::Tensors;
 use crate::egraph::language::{Kind, Node, head_of, name_of};
-use crate::rules::{Guarded, Rule, RuleSet, Term};
+use crate::rules::{Condition, Function, Guarded, Rule, RuleSet, Term};
 
-/// Every rule and its commuted forms as rewrites, in order.
-pub(crate) fn compile(rules: &RuleSet) -> Vec<Rewrite<Node, Tensors>> {
+/// The rules of a set as egg rewrites, made once per set.
+#[derive(Clone, Default)]
+pub(crate) struct Compiled(OnceLock<Arc<Vec<Rewrite<Node, Tensors>>>>);
+
+impl Compiled {
+    /// The rewrites, compiled at the first call.
+    pub(crate) fn of<'a>(&'a self, rules: &RuleSet) -> &'a [Rewrite<Node, Tensors>] {
+        self.0.get_or_init(|| Arc::new(compile(rules)))
+    }
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} rewrites", self.0.get().map_or(0, |r| r.len()))
+    }
+}
+
+/// Every recognise rule in every commuted form, in order.
+fn compile(rules: &RuleSet) -> Vec<Rewrite<Node, Tensors>> {
     let mut out = Vec::new();
     for rule in rules.rules.iter().filter(|r| r.is_recognise) {
         for (n, lhs) in rule.variants().into_iter().enumerate() {
+            let applier = Applier::new(rule, &lhs, &rules.literals);
             let mut ast: PatternAst<Node> = RecExpr::default();
-            add_pattern(&lhs, &mut ast, rules);
-            let searcher = Pattern::new(ast);
-            let applier = Applier { rule: rule.clone(), lhs, literals: rules.clone() };
+            applier.lhs.add_to(&mut ast);
             let name = format!("{}#{n}", rule.name);
-            out.push(Rewrite::new(name, searcher, applier).expect("right sides only use bound variables"));
+            out.push(Rewrite::new(name, Pattern::new(ast), applier).expect("right sides only use bound variables"));
         }
     }
     out
+}
+
+/// A term of a rule with everything looked up that can be.
+enum Compact {
+    Var(Var),
+    /// A literal operand; on the left, the variable that stands for it.
+    Number(Var, f64),
+    Attr(u32),
+    /// An attribute of a right side that no left side names.
+    NewAttr(Attr),
+    Op { head: u16, commutes: bool, operands: Vec<Compact>, attrs: Vec<Compact> },
+    Call(Function, Vec<String>),
 }
 
 fn var(name: &str) -> Var {
     Var::from(Symbol::from(format!("?{name}")))
 }
 
-fn add_pattern(term: &Term, ast: &mut PatternAst<Node>, rules: &RuleSet) -> Id {
-    match term {
-        Term::Var(name) => ast.add(ENodeOrVar::Var(var(name))),
-        Term::Number(index, _) => ast.add(ENodeOrVar::Var(var(&format!("literal{index}")))),
-        Term::Attr(attr) => {
-            let index = rules.literals.get_index_of(attr).expect("literals are interned when rules are read");
-            ast.add(ENodeOrVar::ENode(Node { kind: Kind::Attr(index as u32), operands: 0, children: Default::default() }))
+impl Compact {
+    fn new(term: &Term, literals: &IndexSet<Attr>) -> Compact {
+        match term {
+            Term::Var(name) => Compact::Var(var(name)),
+            Term::Number(index, value) => Compact::Number(var(&format!("literal{index}")), *value),
+            Term::Attr(attr) => match literals.get_index_of(attr) {
+                Some(index) => Compact::Attr(index as u32),
+                None => Compact::NewAttr(attr.clone()),
+            },
+            Term::Op(name, operands, attrs) => Compact::Op {
+                head: head_of(name).expect("ops are checked when rules are read"),
+                commutes: name.parse::<ScalarOp>().is_ok_and(|op| op.has(COMMUTATIVE)),
+                operands: operands.iter().map(|t| Compact::new(t, literals)).collect(),
+                attrs: attrs.iter().map(|t| Compact::new(t, literals)).collect(),
+            },
+            Term::Call(function, args) => Compact::Call(*function, args.clone()),
         }
-        Term::Op(name, operands, attrs) => {
-            let children = operands.iter().chain(attrs).map(|t| add_pattern(t, ast, rules)).collect();
-            let head = head_of(name).expect("ops are checked when rules are read");
-            ast.add(ENodeOrVar::ENode(Node { kind: Kind::Op(head), operands: operands.len() as u16, children }))
+    }
+
+    /// Adds this left side to a pattern.
+    fn add_to(&self, ast: &mut PatternAst<Node>) -> Id {
+        match self {
+            Compact::Var(name) | Compact::Number(name, _) => ast.add(ENodeOrVar::Var(*name)),
+            Compact::Attr(index) => {
+                let kind = Kind::Attr(*index);
+                ast.add(ENodeOrVar::ENode(Node { kind, operands: 0, children: Default::default() }))
+            }
+            Compact::Op { head, operands, attrs, .. } => {
+                let children = operands.iter().chain(attrs).map(|t| t.add_to(ast)).collect();
+                let kind = Kind::Op(*head);
+                ast.add(ENodeOrVar::ENode(Node { kind, operands: operands.len() as u16, children }))
+            }
+            // Left sides compute nothing and their attributes are interned.
+            Compact::Call(..) | Compact::NewAttr(_) => ast.add(ENodeOrVar::Var(var("never"))),
         }
-        Term::Call(..) => ast.add(ENodeOrVar::Var(var("never"))),
+    }
+
+    /// Whether the classes that stand for literals have their values.
+    fn literals_match(&self, egraph: &EGraph<Node, Tensors>, subst: &Subst) -> bool {
+        match self {
+            Compact::Number(name, want) => {
+                let Some(data) = subst.get(*name).map(|id| &egraph[*id].data) else { return false };
+                let (Some(value), Some(ty)) = (data.splat, data.ty()) else { return false };
+                is_literal(value.as_f64(), *want, ty.dtype)
+            }
+            Compact::Op { operands, attrs, .. } => operands.iter().chain(attrs).all(|t| t.literals_match(egraph, subst)),
+            _ => true,
+        }
+    }
+
+    /// The class of this left side under a match; `out` collects the classes
+    /// of all its ops.
+    fn covered(&self, egraph: &EGraph<Node, Tensors>, subst: &Subst, out: &mut Vec<Id>) -> Option<Id> {
+        match self {
+            Compact::Var(name) | Compact::Number(name, _) => subst.get(*name).copied(),
+            Compact::Attr(index) => {
+                egraph.lookup(Node { kind: Kind::Attr(*index), operands: 0, children: Default::default() })
+            }
+            Compact::Op { head, operands, attrs, .. } => {
+                let children: Option<SmallVec<[Id; 4]>> =
+                    operands.iter().chain(attrs).map(|t| t.covered(egraph, subst, out)).collect();
+                let id = egraph.lookup(Node { kind: Kind::Op(*head), operands: operands.len() as u16, children: children? })?;
+                out.push(id);
+                Some(id)
+            }
+            Compact::Call(..) | Compact::NewAttr(_) => None,
+        }
     }
 }
 
-struct Applier {
-    rule: Rule,
-    lhs: Term,
-    literals: RuleSet,
+/// Conditions and right side of one form of a rule.
+pub(crate) struct Applier {
+    name: String,
+    conditions: Vec<Condition>,
+    lhs: Compact,
+    rhs: Compact,
+    /// Variables of the left side by name.
+    vars: Vec<(String, Var)>,
 }
 
 /// A match seen by guards and functions.
 pub(crate) struct Site<'a> {
     pub(crate) egraph: &'a EGraph<Node, Tensors>,
     pub(crate) subst: &'a Subst,
+    vars: &'a [(String, Var)],
 }
 
 impl Site<'_> {
     pub(crate) fn class(&self, name: &str) -> Option<Id> {
-        self.subst.get(var(name)).map(|id| self.egraph.find(*id))
+        let (_, var) = self.vars.iter().find(|(n, _)| n == name)?;
+        self.subst.get(*var).map(|id| self.egraph.find(*id))
     }
 
     /// Whether a class is a dim value (possibly cast) equal to `want`.
@@ -85,26 +179,17 @@ impl egg::Applier<Node, Tensors> for Applier {
         _: Option<&PatternAst<Node>>,
         rule_name: Symbol,
     ) -> Vec<Id> {
-        if !self.literals_match(egraph, subst) {
-            return Vec::new();
-        }
-        {
-            let site = Site { egraph, subst };
-            if !self.rule.conditions.iter().all(|c| c.holds(&site)) {
-                return Vec::new();
-            }
-        }
         if egraph.analysis.fuel == Some(0) {
             return Vec::new();
         }
-        let Some(new) = self.build(egraph, subst, &self.rule.rhs, eclass) else {
-            egraph.analysis.rejected += 1;
-            return Vec::new();
+        let new = match self.replacement(egraph, eclass, subst, &|_| true) {
+            Ok(new) => new,
+            Err(Refusal::Guard) => return Vec::new(),
+            Err(Refusal::NoValue | Refusal::OtherType) => {
+                egraph.analysis.rejected += 1;
+                return Vec::new();
+            }
         };
-        if !same_type(egraph, eclass, new) {
-            egraph.analysis.rejected += 1;
-            return Vec::new();
-        }
         self.spread_locations(egraph, subst, eclass);
         if !egraph.union_trusted(eclass, new, rule_name) {
             return Vec::new();
@@ -112,7 +197,12 @@ impl egg::Applier<Node, Tensors> for Applier {
         if let Some(left) = &mut egraph.analysis.fuel {
             *left -= 1;
         }
-        *egraph.analysis.fired.entry(self.rule.name.clone()).or_insert(0) += 1;
+        match egraph.analysis.fired.get_mut(&self.name) {
+            Some(count) => *count += 1,
+            None => {
+                egraph.analysis.fired.insert(self.name.clone(), 1);
+            }
+        }
         vec![eclass]
     }
 
@@ -121,73 +211,98 @@ impl egg::Applier<Node, Tensors> for Applier {
     }
 }
 
+/// Why a match is not rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A literal or a condition does not hold.
+    Guard,
+    /// A function has no value, or a node of the right side no type.
+    NoValue,
+    /// The right side has another type than the left.
+    OtherType,
+}
+
 impl Applier {
-    fn literals_match(&self, egraph: &EGraph<Node, Tensors>, subst: &Subst) -> bool {
-        fn check(term: &Term, egraph: &EGraph<Node, Tensors>, subst: &Subst) -> bool {
-            match term {
-                Term::Number(index, want) => {
-                    let data = subst.get(var(&format!("literal{index}"))).map(|id| &egraph[*id].data);
-                    let Some(data) = data else { return false };
-                    let (Some(value), Some(ty)) = (data.splat, data.ty()) else { return false };
-                    is_literal(value.as_f64(), *want, ty.dtype)
-                }
-                Term::Op(_, operands, attrs) => operands.iter().chain(attrs).all(|t| check(t, egraph, subst)),
-                _ => true,
-            }
+    /// One form of a rule; `literals` are the attributes that left sides name.
+    pub(crate) fn new(rule: &Rule, lhs: &Term, literals: &IndexSet<Attr>) -> Applier {
+        let mut names = Vec::new();
+        lhs.variables(&mut names);
+        names.sort_unstable();
+        names.dedup();
+        Applier {
+            name: rule.name.clone(),
+            conditions: rule.conditions.clone(),
+            lhs: Compact::new(lhs, literals),
+            rhs: Compact::new(&rule.rhs, literals),
+            vars: names.into_iter().map(|n| (n.to_owned(), var(n))).collect(),
         }
-        check(&self.lhs, egraph, subst)
+    }
+
+    /// The class that equals `eclass` by this rule, added to the e-graph;
+    /// only conditions that `asks` selects are asked.
+    pub(crate) fn replacement(
+        &self,
+        egraph: &mut EGraph<Node, Tensors>,
+        eclass: Id,
+        subst: &Subst,
+        asks: &dyn Fn(&Condition) -> bool,
+    ) -> Result<Id, Refusal> {
+        if !self.lhs.literals_match(egraph, subst) {
+            return Err(Refusal::Guard);
+        }
+        let site = Site { egraph, subst, vars: &self.vars };
+        if !self.conditions.iter().filter(|c| asks(c)).all(|c| c.holds(&site)) {
+            return Err(Refusal::Guard);
+        }
+        let new = self.build(egraph, subst, &self.rhs, eclass).ok_or(Refusal::NoValue)?;
+        if same_type(egraph, eclass, new) { Ok(new) } else { Err(Refusal::OtherType) }
     }
 
     /// Adds a right side; `None` when a function has no value or a node no type.
-    fn build(&self, egraph: &mut EGraph<Node, Tensors>, subst: &Subst, term: &Term, like: Id) -> Option<Id> {
+    fn build(&self, egraph: &mut EGraph<Node, Tensors>, subst: &Subst, term: &Compact, like: Id) -> Option<Id> {
         match term {
-            Term::Var(name) => subst.get(var(name)).copied(),
-            Term::Number(_, value) => {
+            Compact::Var(name) => subst.get(*name).copied(),
+            Compact::Number(_, value) => {
                 let dtype = egraph[like].data.ty()?.dtype;
                 let value = if dtype.is_float() { ScalarConst::float(*value) } else { ScalarConst::Int(*value as i64) };
                 let node = egraph.analysis.splat_node(value, dtype);
                 Some(egraph.add(node))
             }
-            Term::Attr(attr) => {
+            Compact::Attr(index) => {
+                Some(egraph.add(Node { kind: Kind::Attr(*index), operands: 0, children: Default::default() }))
+            }
+            Compact::NewAttr(attr) => {
                 let node = egraph.analysis.attr_node(attr.clone());
                 Some(egraph.add(node))
             }
-            Term::Call(function, args) => {
-                let site = Site { egraph, subst };
-                let value = function.evaluate(args, &site)?;
+            Compact::Call(function, args) => {
+                let value = function.evaluate(args, &Site { egraph, subst, vars: &self.vars })?;
                 let node = match value {
                     Guarded::Attr(attr) => egraph.analysis.attr_node(attr),
                     Guarded::Splat(value, dtype) => egraph.analysis.splat_node(value, dtype),
                 };
                 Some(egraph.add(node))
             }
-            Term::Op(name, operands, attrs) => {
-                let mut like_operand = like;
-                let mut ids: Vec<Option<Id>> = Vec::new();
-                for operand in operands {
-                    let id = match operand {
-                        Term::Number(..) => None,
-                        other => Some(self.build(egraph, subst, other, like)?),
-                    };
-                    if let Some(id) = id {
-                        like_operand = id;
-                    }
-                    ids.push(id);
+            Compact::Op { head, commutes, operands, attrs } => {
+                let mut children: SmallVec<[Id; 4]> = Default::default();
+                // Literals take the element type of their last neighbour.
+                let mut neighbour = like;
+                for operand in operands.iter().filter(|o| !matches!(o, Compact::Number(..))) {
+                    neighbour = self.build(egraph, subst, operand, like)?;
+                    children.push(neighbour);
                 }
-                let mut children: smallvec::SmallVec<[Id; 4]> = Default::default();
-                for (operand, id) in operands.iter().zip(ids) {
-                    children.push(match id {
-                        Some(id) => id,
-                        None => self.build(egraph, subst, operand, like_operand)?,
-                    });
+                for (at, operand) in operands.iter().enumerate() {
+                    if matches!(operand, Compact::Number(..)) {
+                        children.insert(at, self.build(egraph, subst, operand, neighbour)?);
+                    }
                 }
                 for attr in attrs {
                     children.push(self.build(egraph, subst, attr, like)?);
                 }
-                let head = head_of(name)?;
-                order_literals_right(egraph, name, &mut children);
-                let node = Node { kind: Kind::Op(head), operands: operands.len() as u16, children };
-                let id = egraph.add(node);
+                if *commutes {
+                    order_literals_right(egraph, &mut children);
+                }
+                let id = egraph.add(Node { kind: Kind::Op(*head), operands: operands.len() as u16, children });
                 (!egraph[id].data.types.is_empty()).then_some(id)
             }
         }
@@ -196,36 +311,16 @@ impl Applier {
     /// The model nodes behind everything that the left side covers also stand
     /// behind its root.
     fn spread_locations(&self, egraph: &mut EGraph<Node, Tensors>, subst: &Subst, root: Id) {
-        fn covered(term: &Term, egraph: &EGraph<Node, Tensors>, subst: &Subst, rules: &RuleSet, out: &mut Vec<Id>) -> Option<Id> {
-            match term {
-                Term::Var(name) => subst.get(var(name)).copied(),
-                Term::Number(index, _) => subst.get(var(&format!("literal{index}"))).copied(),
-                Term::Attr(attr) => {
-                    let index = rules.literals.get_index_of(attr)?;
-                    egraph.lookup(Node { kind: Kind::Attr(index as u32), operands: 0, children: Default::default() })
-                }
-                Term::Op(name, operands, attrs) => {
-                    let children: Option<smallvec::SmallVec<[Id; 4]>> =
-                        operands.iter().chain(attrs).map(|t| covered(t, egraph, subst, rules, out)).collect();
-                    let node = Node { kind: Kind::Op(head_of(name)?), operands: operands.len() as u16, children: children? };
-                    let id = egraph.lookup(node)?;
-                    out.push(id);
-                    Some(id)
-                }
-                Term::Call(..) => None,
-            }
-        }
         let mut inner = Vec::new();
-        covered(&self.lhs, egraph, subst, &self.literals, &mut inner);
+        self.lhs.covered(egraph, subst, &mut inner);
         let names: Vec<u32> = inner.iter().flat_map(|id| egraph[*id].data.locations.iter().copied()).collect();
         egraph[root].data.locations.extend(names);
     }
 }
 
 /// Commutative ops keep literals on the right.
-fn order_literals_right(egraph: &EGraph<Node, Tensors>, name: &str, children: &mut smallvec::SmallVec<[Id; 4]>) {
-    let commutative = name.parse::<tgc_ir::scalar::ScalarOp>().is_ok_and(|op| op.has(tgc_ir::scalar::traits::COMMUTATIVE));
-    if commutative && egraph[children[0]].data.splat.is_some() && egraph[children[1]].data.splat.is_none() {
+fn order_literals_right(egraph: &EGraph<Node, Tensors>, children: &mut SmallVec<[Id; 4]>) {
+    if egraph[children[0]].data.splat.is_some() && egraph[children[1]].data.splat.is_none() {
         children.swap(0, 1);
     }
 }

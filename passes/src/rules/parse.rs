@@ -100,8 +100,8 @@ fn read_sides(header: Header, text: &str) -> Result<Rule, String> {
     let lhs = read_term(&mut Words::new(lhs)?, None, &mut numbers)?;
     let rhs = read_term(&mut Words::new(rhs)?, None, &mut numbers)?;
     let (mut bound, mut used) = (Vec::new(), Vec::new());
-    variables(&lhs, &mut bound);
-    variables(&rhs, &mut used);
+    lhs.variables(&mut bound);
+    rhs.variables(&mut used);
     if let Some(free) = used.iter().find(|v| !bound.contains(v)) {
         return Err(format!("`?{free}` stands on the right only"));
     }
@@ -118,15 +118,6 @@ fn read_sides(header: Header, text: &str) -> Result<Rule, String> {
     })
 }
 
-fn variables(term: &Term, out: &mut Vec<String>) {
-    match term {
-        Term::Var(name) => out.push(name.clone()),
-        Term::Op(_, operands, attrs) => operands.iter().chain(attrs).for_each(|t| variables(t, out)),
-        Term::Call(_, args) => out.extend(args.iter().cloned()),
-        _ => {}
-    }
-}
-
 fn read_clause(rule: &mut Rule, line: &str) -> Result<(), String> {
     let (keyword, rest) = line.split_once(' ').ok_or("a clause is `if …`, `when …` or `example …`")?;
     let role = match keyword {
@@ -138,13 +129,14 @@ fn read_clause(rule: &mut Rule, line: &str) -> Result<(), String> {
         }
         other => return Err(format!("`{other}` starts no clause; if, when or example")),
     };
+    let lhs = rule.lhs.clone();
     let mut bound = Vec::new();
-    variables(&rule.lhs, &mut bound);
+    lhs.variables(&mut bound);
     for question in tgc_ir::types::split_commas(rest) {
         let (name, args) = question.split_once('(').ok_or_else(|| format!("`{question}` is no condition"))?;
         let args = args.strip_suffix(')').ok_or_else(|| format!("`{question}` has no `)`"))?;
         let args: Vec<String> = args.split(',').map(|a| a.trim().trim_start_matches('?').to_owned()).collect();
-        if let Some(free) = args.iter().find(|a| !bound.contains(a)) {
+        if let Some(free) = args.iter().find(|a| !bound.contains(&a.as_str())) {
             return Err(format!("`?{free}` is not bound by the left side"));
         }
         let condition = Condition::new(role, name.trim(), args);

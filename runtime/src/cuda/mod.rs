@@ -1,9 +1,34 @@
-//! The cuda device: plans on an NVIDIA GPU through the driver, loaded at run
-//! time.
+//! The cuda device: plans on an NVIDIA GPU through the driver, which is
+//! loaded at run time.
+//!
+//! A [`CudaEngine`] is immutable and shared: weights uploaded once, code
+//! loaded once. A [`CudaInstance`] has one block of device memory (symbol
+//! table, staged inputs and outputs, arena, workspace) and runs the plan's
+//! steps on one stream at a time; what needs no host between is captured as
+//! a graph per symbol binding and replayed as it is.
+//!
+//! Absent here: how kernels are made, and any other device to fall back to.
 
-/// True when the CUDA driver's library loads.
-pub fn is_present() -> bool {
-    // SAFETY: asks only whether the library can be opened; cudarc has no
-    // preconditions for it.
-    unsafe { cudarc::driver::sys::is_culib_present() }
-}
+mod bind;
+mod device;
+mod engine;
+mod error;
+mod graphs;
+mod instance;
+mod launch;
+mod layout;
+mod module;
+mod program;
+mod raw;
+mod run;
+mod state;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+pub use device::{DeviceInfo, devices, is_present, runs_on};
+pub use engine::{CudaEngine, Options};
+pub use error::{CudaError, DriverFault};
+pub use instance::CudaInstance;
+pub use module::Module;
+pub use raw::{DevicePtr, StreamHandle};

@@ -74,7 +74,9 @@ fn outside_their_place(packages: &[Package]) -> Vec<String> {
     for (confined, places) in CONFINED {
         let users = packages.iter().filter(|p| p.uses.iter().any(|used| used == confined));
         let wrong = users.filter(|p| !places.contains(&p.name.as_str()));
-        findings.extend(wrong.map(|p| format!("`{confined}` belongs to {}, not to `{}`", places.join(", "), p.name)));
+        findings.extend(wrong.map(|p| {
+            format!("`{confined}` belongs to {}, not to `{}`", places.join(", "), p.name)
+        }));
     }
     findings
 }
@@ -92,13 +94,19 @@ mod tests {
         let packages = [package("tgc-passes", &["tgc-ir", "tgc-codegen"]), package("tgc-new", &[])];
         assert_eq!(
             forbidden_edges(&packages),
-            ["`tgc-passes` may not depend on `tgc-codegen`", "`tgc-new` has no row in the table of edges"]
+            [
+                "`tgc-passes` may not depend on `tgc-codegen`",
+                "`tgc-new` has no row in the table of edges"
+            ]
         );
     }
 
     #[test]
     fn confined_crates_are_found_outside_their_place() {
         let packages = [package("tgc-ir", &["egg"]), package("tgc-passes", &["egg"])];
-        assert_eq!(outside_their_place(&packages), ["`egg` belongs to tgc-passes, not to `tgc-ir`"]);
+        assert_eq!(
+            outside_their_place(&packages),
+            ["`egg` belongs to tgc-passes, not to `tgc-ir`"]
+        );
     }
 }

@@ -20,9 +20,10 @@ const NO_SOURCES: &[&str] = &["tests", "tests.rs", "examples", "benches", "bench
 /// Names that stand in more files than they may, or in none.
 pub(super) fn counts() -> Result<Vec<String>> {
     let path = root().join("tests/places.toml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", shown(&path)))?;
-    let groups: BTreeMap<String, BTreeMap<String, usize>> =
-        toml::from_str(&text).with_context(|| format!("{} is groups of `name = count`", shown(&path)))?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", shown(&path)))?;
+    let groups: BTreeMap<String, BTreeMap<String, usize>> = toml::from_str(&text)
+        .with_context(|| format!("{} is groups of `name = count`", shown(&path)))?;
     let probes = groups.values().flatten();
     let names: BTreeSet<String> = probes.clone().map(|(name, _)| folded(name)).collect();
     let mut stands: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -40,7 +41,10 @@ pub(super) fn counts() -> Result<Vec<String>> {
             findings.push(format!("`{name}` stands in no file: rename or remove the probe"));
         } else if found.len() > *most {
             let list = found.join(", ");
-            findings.push(format!("`{name}` may stand in {most} files and stands in {}: {list}", found.len()));
+            findings.push(format!(
+                "`{name}` may stand in {most} files and stands in {}: {list}",
+                found.len()
+            ));
         }
     }
     Ok(findings)
@@ -48,7 +52,8 @@ pub(super) fn counts() -> Result<Vec<String>> {
 
 fn is_source(path: &Path) -> bool {
     let inside = path.strip_prefix(root()).unwrap_or(path);
-    has_extension(path, SOURCES) && !inside.iter().any(|part| NO_SOURCES.iter().any(|no| part == *no))
+    has_extension(path, SOURCES)
+        && !inside.iter().any(|part| NO_SOURCES.iter().any(|no| part == *no))
 }
 
 /// Lower case without `_` and `-`.
@@ -59,7 +64,8 @@ fn folded(name: &str) -> String {
 /// Folded identifiers of a text, comments and a trailing test module apart.
 fn identifiers(text: &str, is_rules: bool) -> BTreeSet<String> {
     let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let code = text.lines().map(|line| if is_rules { before(line, "#") } else { before(line, "//") });
+    let code =
+        text.lines().map(|line| if is_rules { before(line, "#") } else { before(line, "//") });
     code.flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || "_-".contains(c))))
         .map(folded)
         .filter(|word| !word.is_empty())
@@ -68,7 +74,7 @@ fn identifiers(text: &str, is_rules: bool) -> BTreeSet<String> {
 
 /// A line up to a comment mark that stands outside a string.
 fn before<'a>(line: &'a str, mark: &str) -> &'a str {
-    let outside = |at: &usize| line[..*at].matches('"').count() % 2 == 0;
+    let outside = |at: &usize| line[..*at].matches('"').count().is_multiple_of(2);
     let comment = line.match_indices(mark).map(|(at, _)| at).find(outside);
     &line[..comment.unwrap_or(line.len())]
 }

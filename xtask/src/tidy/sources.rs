@@ -64,7 +64,8 @@ pub(super) fn machine_paths() -> Result<Vec<String>> {
 
 /// Whether a line has the prefix at the beginning of a path (a longer path or an address may contain it).
 fn names_path(line: &str, prefix: &str) -> bool {
-    line.match_indices(prefix).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || ".-_~".contains(c)))
+    line.match_indices(prefix)
+        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || ".-_~".contains(c)))
 }
 
 /// Files above the limit.
