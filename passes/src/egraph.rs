@@ -6,6 +6,7 @@ mod apply;
 mod extract;
 mod language;
 mod load;
+mod trial;
 
 use std::sync::Arc;
 
@@ -15,8 +16,11 @@ use tgc_ir::Graph;
 use tgc_ir::graph::{NodeId, Operands};
 
 pub(crate) use analysis::{ClassData, Tensors};
-pub(crate) use apply::{Applier, Compiled, Refusal, Site};
+pub(crate) use apply::{Compiled, Site};
 pub(crate) use language::{Node, head_of, name_of};
+pub(crate) use trial::Trial;
+/// A class of equal values.
+pub(crate) type ClassId = Id;
 
 use crate::pass::{Context, PassError};
 use crate::rules::RuleSet;
@@ -57,6 +61,7 @@ pub fn run(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, PassError>
         .with_time_limit(std::time::Duration::from_secs(86_400))
         .with_scheduler(SimpleScheduler)
         .run(context.rules.compiled.of(context.rules));
+    for i in &runner.iterations { eprintln!("DBG search {:.4} apply {:.4} rebuild {:.4}", i.search_time, i.apply_time, i.rebuild_time); }
     let egraph = &runner.egraph;
     context.saturation = Report {
         enodes: egraph.total_number_of_nodes(),
@@ -81,7 +86,9 @@ fn rebuild(
 ) -> Result<Graph, PassError> {
     let roots: Vec<Id> =
         graph.outputs().iter().map(|o| egraph.find(map[o.node.index()].expect("outputs are loaded"))).collect();
+    let t = std::time::Instant::now();
     let choice = extract::extract(egraph, &roots, context.cost);
+    eprintln!("DBG extract {:?}", t.elapsed());
     let mut next = graph.successor();
     let mut built: rustc_hash::FxHashMap<Id, NodeId> = rustc_hash::FxHashMap::default();
     for class in choice.order(egraph, &roots) {
@@ -92,6 +99,7 @@ fn rebuild(
         next.set_location(&locations);
         built.insert(class, next.add(op, &operands)?);
     }
+    eprintln!("DBG rebuilt {:?}", t.elapsed());
     next.set_location(&[]);
     for (output, root) in graph.outputs().iter().zip(roots) {
         next.output(&output.name, built[&root]);

@@ -3,6 +3,7 @@
 //! A rule comes from a `.rules` file or from the body of a composite op (whose
 //! standard recognising rule exists by itself). Nothing here knows egg.
 
+mod check;
 mod conditions;
 mod functions;
 mod generated;
@@ -16,7 +17,8 @@ use tgc_ir::kernel_program::ScalarConst;
 use tgc_ir::scalar::ScalarOp;
 use tgc_ir::scalar::traits::COMMUTATIVE;
 
-pub(crate) use conditions::Condition;
+pub use check::{REACHED_MIN, RuleReport, check_rule};
+pub(crate) use conditions::{Condition, Role};
 pub(crate) use functions::Function;
 pub use parse::RuleError;
 

@@ -72,3 +72,41 @@ pub fn excess(got: &Tensor, want: &Tensor, (rtol, atol): (f64, f64)) -> Result<f
     }
     Ok(worst)
 }
+
+/// Site names of meta.json and the ops that they become.
+pub const SITE_OPS: &[(&str, &str)] = &[
+    ("attention", "attend"),
+    ("layernorm", "layer_norm"),
+    ("rmsnorm", "rms_norm"),
+    ("gelu_erf", "gelu"),
+    ("gelu_tanh", "gelu_tanh"),
+    ("quick_gelu", "quick_gelu"),
+    ("silu", "silu"),
+];
+
+/// Recognised ops by name.
+pub fn sites(graph: &tgc_ir::Graph) -> std::collections::BTreeMap<&'static str, u64> {
+    let mut out = std::collections::BTreeMap::new();
+    for id in graph.ids() {
+        let op = graph.op(id);
+        if matches!(op, tgc_ir::Op::Composite(_) | tgc_ir::Op::Attend { .. }) {
+            *out.entry(op.name()).or_insert(0) += 1;
+        }
+    }
+    out
+}
+
+/// How many sites of a kind the architecture has.
+pub fn expected_sites(case: &Path, site: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(case.join("meta.json")).expect("meta.json");
+    let meta: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    meta["expected_sites"][site].as_u64()
+}
+
+/// Row `i` of the first axis, as a batch of one.
+pub fn row(tensor: &Tensor, i: usize) -> Tensor {
+    let mut shape = tensor.shape().to_vec();
+    let rows = std::mem::replace(&mut shape[0], 1);
+    let width = tensor.bytes().len() / rows;
+    Tensor::new(tensor.dtype(), shape, tensor.bytes().slice(i * width..(i + 1) * width)).expect("a row")
+}

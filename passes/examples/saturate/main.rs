@@ -1,9 +1,10 @@
 //! Milliseconds per pass and fused sites per model, release:
-//! `cargo run --release -p tgc-passes --example saturate -- [MODELS_FOLDER]`.
+//! `cargo run --release -p tgc-passes --example saturate -- [MODELS_FOLDER [NAME...]]`.
 //!
 //! Without a folder of models it measures BERT of 12 and 24 layers, written
 //! node by node as an exporter spells it. With one, every `*/model.onnx` in it
-//! is imported, and sites are compared with `meta.json`.
+//! is imported, and sites are compared with `meta.json`. With parts of model
+//! names only those models are measured, with the rules that fired most.
 
 mod bert;
 
@@ -54,6 +55,7 @@ struct Measured {
     optimised: Graph,
     ms: BTreeMap<&'static str, f64>,
     saturation: tgc_passes::egraph::Report,
+    fired: BTreeMap<String, u64>,
 }
 
 impl Measured {
@@ -70,7 +72,7 @@ fn measure(graph: &Graph, rules: &RuleSet, repeats: usize) -> Result<Measured, t
         let mut context = Context::new(&Structural, rules);
         let mut clock = Clock::default();
         let optimised = run_passes(graph, &passes, &mut context, &mut clock, false)?;
-        let measured = Measured { optimised, ms: clock.ms, saturation: context.saturation };
+        let measured = Measured { optimised, ms: clock.ms, saturation: context.saturation, fired: context.fired };
         if fastest.as_ref().is_none_or(|f| measured.rewriting_ms() < f.rewriting_ms()) {
             fastest = Some(measured);
         }
@@ -91,6 +93,14 @@ fn print_times(name: &str, graph: &Graph, measured: &Measured) {
         measured.rewriting_ms(),
         parts.join(", ")
     );
+}
+
+/// The rules that fired most.
+fn print_fired(fired: &BTreeMap<String, u64>) {
+    let mut rules: Vec<(&String, &u64)> = fired.iter().collect();
+    rules.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let parts: Vec<String> = rules.iter().take(12).map(|(rule, count)| format!("{rule} {count}")).collect();
+    println!("    {}", parts.join(", "));
 }
 
 fn count(graph: &Graph, name: &str) -> u64 {
@@ -147,8 +157,8 @@ fn corpus(folder: &Path, only: &[String], rules: &RuleSet) -> std::io::Result<()
         if !short.is_empty() {
             println!("    {}", short.join("  "));
         }
-        if !only.is_empty() && std::env::var_os("PRINT").is_some() {
-            println!("{}", tgc_ir::text::print(&measured.optimised));
+        if !only.is_empty() {
+            print_fired(&measured.fired);
         }
     }
     println!("{models} models, {ms:.0} ms");

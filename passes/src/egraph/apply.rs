@@ -39,10 +39,8 @@ fn compile(rules: &RuleSet) -> Vec<Rewrite<Node, Tensors>> {
     for rule in rules.rules.iter().filter(|r| r.is_recognise) {
         for (n, lhs) in rule.variants().into_iter().enumerate() {
             let applier = Applier::new(rule, &lhs, &rules.literals);
-            let mut ast: PatternAst<Node> = RecExpr::default();
-            applier.lhs.add_to(&mut ast);
             let name = format!("{}#{n}", rule.name);
-            out.push(Rewrite::new(name, Pattern::new(ast), applier).expect("right sides only use bound variables"));
+            out.push(Rewrite::new(name, applier.pattern(), applier).expect("right sides only use bound variables"));
         }
     }
     out
@@ -236,6 +234,18 @@ impl Applier {
             rhs: Compact::new(&rule.rhs, literals),
             vars: names.into_iter().map(|n| (n.to_owned(), var(n))).collect(),
         }
+    }
+
+    /// The left side for searching.
+    pub(crate) fn pattern(&self) -> Pattern<Node> {
+        let mut ast: PatternAst<Node> = RecExpr::default();
+        self.lhs.add_to(&mut ast);
+        Pattern::new(ast)
+    }
+
+    /// The classes that variables of the left side stand for.
+    pub(crate) fn bound(&self, subst: &Subst) -> Vec<Id> {
+        self.vars.iter().filter_map(|(_, v)| subst.get(*v).copied()).collect()
     }
 
     /// The class that equals `eclass` by this rule, added to the e-graph;

@@ -288,7 +288,7 @@ impl CudaInstance {
     fn bind<'a>(
         &mut self,
         engine: &CudaEngine,
-        given: impl Iterator<Item = &'a [usize]>,
+        mut given: impl Iterator<Item = &'a [usize]>,
         element: &dyn Fn(usize, usize) -> Result<Option<i64>, CudaError>,
         is_staged: bool,
     ) -> Result<(), CudaError> {
@@ -309,11 +309,11 @@ impl CudaInstance {
                 return Err(unset(&plan.inputs[*input].name));
             }
         }
-        let mut given = given;
         let mut held = self.held.iter().map(|h| h.shape.as_slice());
-        let pick = |is_given: &bool| if *is_given { given.next() } else { held.next() };
+        let mut pick = |is_given: &bool| if *is_given { given.next() } else { held.next() };
         let shapes: Shapes<'_> = states.given.iter().map(|g| pick(g).unwrap_or(&[])).collect();
         let changed = self.bound.bind(plan, signature, &shapes, &elements)?;
+        drop(shapes);
         self.table.clone_from(&self.bound.table);
         if changed || self.is_staged != Some(is_staged) {
             self.is_staged = None;

@@ -136,7 +136,7 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: balances the retain of the constructor. An error here has
         // no one to go to.
-        drop(unsafe { result::primary_ctx::release(self.gpu.0) });
+        let _ = unsafe { result::primary_ctx::release(self.gpu.0) };
     }
 }
 
@@ -172,7 +172,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         if self.bytes > 0 && self.context.leave() {
             // SAFETY: allocated by the constructor, freed once.
-            drop(unsafe { result::free_sync(self.address) });
+            let _ = unsafe { result::free_sync(self.address) };
         }
     }
 }
@@ -221,7 +221,7 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         if self.bytes > 0 && self.context.leave() {
             // SAFETY: allocated by the constructor, freed once.
-            drop(unsafe { result::free_host(self.start.cast()) });
+            let _ = unsafe { result::free_host(self.start.cast()) };
         }
     }
 }
@@ -278,7 +278,7 @@ impl Drop for Module {
     fn drop(&mut self) {
         if self.context.leave() {
             // SAFETY: loaded by the constructor, unloaded once.
-            drop(unsafe { result::module::unload(self.raw) });
+            let _ = unsafe { result::module::unload(self.raw) };
         }
     }
 }
@@ -448,7 +448,7 @@ impl Stream {
             (Err(error), graph) => {
                 if let Ok(graph) = graph {
                     // SAFETY: the graph was just made and is used by nobody.
-                    drop(unsafe { result::graph::destroy(graph) });
+                    let _ = unsafe { result::graph::destroy(graph) };
                 }
                 return Err(error);
             }
@@ -456,7 +456,7 @@ impl Stream {
         // SAFETY: the graph was just made.
         let raw = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) };
         // SAFETY: executable graphs do not need the graph that they come from.
-        drop(unsafe { result::graph::destroy(graph) });
+        let _ = unsafe { result::graph::destroy(graph) };
         let raw = raw.map_err(fault("cuGraphInstantiate"))?;
         Ok(Graph { context: Arc::clone(&self.context), raw })
     }
@@ -466,7 +466,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         if self.context.leave() {
             // SAFETY: made by the constructor, destroyed once.
-            drop(unsafe { result::stream::destroy(self.handle.0) });
+            let _ = unsafe { result::stream::destroy(self.handle.0) };
         }
     }
 }
@@ -487,7 +487,7 @@ impl Drop for Graph {
     fn drop(&mut self) {
         if self.context.leave() {
             // SAFETY: instantiated once, destroyed once; the driver defers it while the graph runs.
-            drop(unsafe { result::graph::exec_destroy(self.raw) });
+            let _ = unsafe { result::graph::exec_destroy(self.raw) };
         }
     }
 }
@@ -527,7 +527,7 @@ impl Drop for Event {
     fn drop(&mut self) {
         if self.context.leave() {
             // SAFETY: made by the constructor, destroyed once.
-            drop(unsafe { result::event::destroy(self.raw) });
+            let _ = unsafe { result::event::destroy(self.raw) };
         }
     }
 }
