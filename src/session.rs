@@ -97,8 +97,10 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     /// Threads for compiling kernels.
     pub threads: usize,
-    /// State pairs: `auto`, or input=output patterns with capacities.
+    /// Pair past… inputs with present… outputs as states updated in place.
     pub auto_state: bool,
+    /// Capacities of growing dims: name and greatest extent.
+    pub capacities: Vec<(String, i64)>,
 }
 
 impl Default for Options {
@@ -116,6 +118,7 @@ impl Default for Options {
             cache: None,
             threads: 1,
             auto_state: false,
+            capacities: Vec::new(),
         }
     }
 }
@@ -189,7 +192,7 @@ impl Session {
         };
         self.narrow_dims(&mut graph)?;
         if self.options.auto_state {
-            notes.extend(pair_states(&mut graph));
+            notes.extend(pair_states(&mut graph, &self.options.capacities));
         }
         Ok((graph, notes))
     }
@@ -464,29 +467,41 @@ fn kernel_provenance(plan: &Plan) -> Vec<Vec<String>> {
     out
 }
 
-/// Pairs inputs and outputs by the exporters' usual names of caches.
-fn pair_states(graph: &mut Graph) -> Vec<String> {
+/// Capacity of a state when neither an option nor a bound says one.
+const CAPACITY_DEFAULT: i64 = 2048;
+
+/// Pairs inputs and outputs by the exporters' usual names of caches, with the
+/// capacity of the axis that grows.
+fn pair_states(graph: &mut Graph, capacities: &[(String, i64)]) -> Vec<String> {
     let mut notes = Vec::new();
-    let inputs: Vec<(usize, String)> = graph
-        .inputs()
-        .iter()
-        .enumerate()
-        .filter_map(|(i, n)| match graph.op(*n) {
-            tgc_ir::Op::Input { name, .. } => Some((i, name.to_string())),
-            _ => None,
-        })
-        .collect();
-    for (input, name) in inputs {
-        let stem = name.strip_prefix("past_key_values").or_else(|| name.strip_prefix("past"));
-        let Some(stem) = stem else { continue };
-        let wanted = [format!("present{stem}"), format!("present_key_values{stem}")];
-        let output = graph.outputs().iter().position(|o| wanted.iter().any(|w| **w == *o.name));
-        if let Some(output) = output {
-            notes.push(format!("state: {name} continues as {}", graph.outputs()[output].name));
-            graph.states.push(tgc_ir::graph::State { input, output, capacity: None, axis: 2 });
-        }
+    for (input, (name, _)) in crate::inputs::ports(graph).into_iter().enumerate() {
+        let Some(output) = continued_by(graph, &name) else { continue };
+        let before = graph.shape(graph.inputs()[input]).to_vec();
+        let after = graph.shape(graph.outputs()[output].node).to_vec();
+        let growing: Vec<usize> = before.iter().zip(&after).enumerate().filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
+        let [axis] = growing.as_slice() else { continue };
+        let symbol = before[*axis].as_symbol().cloned();
+        let stated = symbol.as_ref().and_then(|s| capacities.iter().find(|(n, _)| n == s.name())).map(|(_, c)| *c);
+        let bound = symbol.as_ref().and_then(|s| graph.facts.bounds_of(s)).and_then(|b| b.high);
+        let capacity = stated.or(bound).unwrap_or(CAPACITY_DEFAULT);
+        let output_name = graph.outputs()[output].name.clone();
+        graph.facts.require(Require {
+            lhs: after[*axis].clone(),
+            relation: Relation::AtMost,
+            rhs: Dim::Const(capacity),
+            origin: format!("the capacity of state {name}"),
+        });
+        notes.push(format!("state: {name} continues as {output_name}, capacity {capacity}"));
+        graph.states.push(tgc_ir::graph::State { input, output, capacity: Some(Dim::Const(capacity)), axis: *axis });
     }
     notes
+}
+
+/// The output that continues an input, by name.
+fn continued_by(graph: &Graph, name: &str) -> Option<usize> {
+    let stem = name.strip_prefix("past_key_values").or_else(|| name.strip_prefix("past"))?;
+    let wanted = [format!("present{stem}"), format!("present_key_values{stem}")];
+    graph.outputs().iter().position(|o| wanted.iter().any(|w| **w == *o.name))
 }
 
 /// An error with its causes, one line each.

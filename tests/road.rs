@@ -151,3 +151,23 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch() {
         }
     }
 }
+
+#[test]
+fn a_cache_with_a_capacity_is_updated_in_place() {
+    let Some(corpus) = support::corpus() else { return };
+    let case = corpus.join("zoo-llama-decode-dy20");
+    let options = Options { verify: false, auto_state: true, ..Options::default() };
+    let outcome = Session::new(options).compile(&case.join("model.onnx")).expect("compiles");
+    let plan = &outcome.engine.plans["cpu"];
+    let states = plan.inputs.iter().filter(|p| p.state.is_some()).count();
+    assert_eq!(states, 4, "keys and values of two layers");
+    assert!(!plan.steps.iter().any(|s| matches!(s, tgc_ir::plan::Step::Copy { .. })), "nothing is copied");
+    for port in plan.inputs.iter().filter(|p| p.state.is_some()) {
+        let output = &plan.outputs[port.state.expect("filtered") as usize];
+        let place = |b: u32| &plan.buffers[b as usize].place;
+        assert_eq!(place(port.buffer), place(output.buffer), "{} and {} are one buffer", port.name, output.name);
+    }
+    for device in ["cpu", "reference"] {
+        check_device(&case, &outcome, device).expect("the same answers");
+    }
+}

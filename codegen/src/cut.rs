@@ -88,6 +88,11 @@ impl Cutter<'_> {
         let op = self.graph.op(id);
         match op {
             _ if op.is_leaf() => self.home[id.index()] = Home::Leaf,
+            // An append to a state is a kernel of its own: it writes the new part only.
+            Op::Concat { .. } if crate::state::of_node(self.graph, id).is_some() => {
+                self.settle_operands(id);
+                self.start_loops(id, Domain::closed(self.graph.ty(id)));
+            }
             Op::Proj { .. } => {
                 let region =
                     self.region_of(self.graph.operands(id)[0]).expect("tuples are anchors");
@@ -318,8 +323,11 @@ impl Cutter<'_> {
         if self.home[id.index()] != Home::Virtual {
             return;
         }
+        self.start_loops(id, Domain::whole(self.graph.ty(id)));
+    }
+
+    fn start_loops(&mut self, id: NodeId, domain: Domain) {
         let region = self.regions.len();
-        let domain = Domain::whole(self.graph.ty(id));
         self.regions.push(Draft {
             domain,
             anchor: None,

@@ -15,6 +15,7 @@ pub mod expand;
 pub mod lower;
 pub mod plan;
 pub mod schedule;
+pub mod state;
 
 use tgc_ir::Graph;
 use tgc_ir::partition::Partition;

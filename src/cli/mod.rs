@@ -116,6 +116,9 @@ pub(crate) struct Compiling {
     /// State pairs; `auto` pairs past… with present… by name.
     #[arg(long, value_name = "auto")]
     pub(crate) state: Option<String>,
+    /// Greatest extent of a growing dim of a state: past=2048.
+    #[arg(long = "capacity", value_name = "NAME=N")]
+    pub(crate) capacities: Vec<String>,
     /// Skip verification.
     #[arg(long)]
     pub(crate) no_verify: bool,
@@ -184,6 +187,7 @@ impl Compiling {
             },
             threads: self.jobs.max(1),
             auto_state: self.state.is_some(),
+            capacities: self.capacities.iter().map(|c| parse_capacity(c)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -202,6 +206,13 @@ fn parse_range(text: &str) -> Result<(String, i64, Option<i64>), Failure> {
         Some((low, "")) => Ok((name.to_owned(), number(low)?, None)),
         Some((low, high)) => Ok((name.to_owned(), number(low)?, Some(number(high)?))),
     }
+}
+
+/// `name=2048`.
+fn parse_capacity(text: &str) -> Result<(String, i64), Failure> {
+    let wrong = || Failure::new(Kind::Usage, format!("--capacity {text}: write NAME=N"));
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((name.to_owned(), value.parse().map_err(|_| wrong())?))
 }
 
 /// Names stages on stderr when asked to.

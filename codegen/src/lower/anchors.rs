@@ -55,11 +55,30 @@ impl<'a> Lowering<'a> {
     }
 
     fn loops(&mut self) -> Lowered<Loops> {
+        if let [only] = self.region.outputs.as_slice()
+            && let Some(state) = crate::state::of_node(self.graph, *only)
+        {
+            return self.append(&state);
+        }
         let shape = self.graph.shape(self.region.outputs[0]).to_vec();
         let (extents, index) = axes_of(&shape, 0);
         let stores: Vec<_> = self.region.outputs.iter().map(|o| (*o, index.clone())).collect();
         let epilogue = self.emitter(&extents).stores(&stores)?;
         Ok(Loops { extents, epilogue })
+    }
+
+    /// Writes what a state gains behind what it holds.
+    fn append(&mut self, state: &crate::state::InPlace<'_>) -> Lowered<Loops> {
+        let (extents, index) = axes_of(self.graph.shape(state.new), 0);
+        let mut place = index.clone();
+        place[state.axis] = place[state.axis].clone() + self.graph.shape(state.past)[state.axis].clone();
+        let mut emitter = self.emitter(&extents);
+        let value = emitter.emit(state.new, &index)?;
+        let mut body = emitter.body;
+        let dtype = self.graph.dtype(state.new);
+        let value = if body.dtype(value) == dtype { value } else { body.push(dtype, InstKind::Cast(value)) };
+        let buffer = self.arguments.buffer(state.present, Access::Write);
+        Ok(Loops { extents, epilogue: Epilogue { body, stores: vec![Store { buffer, index: place, value }] } })
     }
 
     fn rows(&mut self, node: NodeId, axes: &[i64]) -> Lowered<Rows> {

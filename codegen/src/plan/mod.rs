@@ -21,7 +21,10 @@ struct DenseLayout<'a>(&'a Graph);
 
 impl Layout for DenseLayout<'_> {
     fn strides(&self, node: NodeId) -> Vec<Dim> {
-        Buffer::dense_strides(self.0.shape(node))
+        match crate::state::of_node(self.0, node) {
+            Some(state) => state.strides(self.0),
+            None => Buffer::dense_strides(self.0.shape(node)),
+        }
     }
 }
 
@@ -83,12 +86,17 @@ impl Builder<'_> {
             let Op::Input { name, .. } = graph.op(node) else { continue };
             let buffer = self.add(name, node, Place::Input(i as u32));
             self.of_node.insert(node, buffer);
-            let state = graph.states.iter().find(|s| s.input == i).map(|s| s.output as u32);
+            let state = crate::state::of_node(graph, node).map(|s| s.state.output as u32);
             inputs.push(self.port(name, node, buffer, state));
         }
         let mut outputs = Vec::new();
         for (i, output) in graph.outputs().iter().enumerate() {
-            let buffer = self.add(&output.name, output.node, Place::Output(i as u32));
+            // The next value of a state lies in the state's own buffer.
+            let place = match crate::state::of_node(graph, output.node) {
+                Some(state) if state.state.output == i => Place::Input(state.state.input as u32),
+                _ => Place::Output(i as u32),
+            };
+            let buffer = self.add(&output.name, output.node, place);
             // A value that is an output twice, or a leaf, is copied at the end.
             if !graph.op(output.node).is_leaf() {
                 self.of_node.entry(output.node).or_insert(buffer);
@@ -112,6 +120,11 @@ impl Builder<'_> {
             .iter()
             .zip(&strides)
             .fold(Dim::ONE, |sum, (d, s)| sum + (d.clone() - Dim::ONE) * s.clone());
+        // A state's buffer has its full capacity from the start.
+        let span = match crate::state::of_node(self.graph, node) {
+            Some(state) => Dim::product(&state.buffer_shape(self.graph)),
+            None => span,
+        };
         let bytes = match ty.dtype.bytes() {
             Some(width) => span * Dim::Const(width as i64),
             None => (span + Dim::ONE).floor_div(&Dim::Const(2)),

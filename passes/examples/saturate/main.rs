@@ -133,7 +133,7 @@ fn corpus(folder: &Path, only: &[String], rules: &RuleSet) -> std::io::Result<()
                 continue;
             }
         };
-        let measured = match measure(&graph, rules, if only.is_empty() { 1 } else { REPEATS }) {
+        let measured = match measure(&graph, rules, 1) {
             Ok(measured) => measured,
             Err(error) => {
                 println!("{name:34} fails: {error}");

@@ -71,7 +71,7 @@ impl CpuInstance {
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, CpuError> {
         let engine = Arc::clone(&self.engine);
         self.bind(&engine.plan, inputs)?;
-        let mut outputs = self.lay(&engine, inputs);
+        let mut outputs = self.lay(&engine, inputs)?;
         let steps = catch_unwind(AssertUnwindSafe(|| self.steps(&engine, &engine.steps)));
         match steps {
             Ok(result) => result?,
@@ -133,7 +133,7 @@ impl CpuInstance {
     }
 
     /// Finds the memory of every buffer; gives the outputs' bytes.
-    fn lay(&mut self, engine: &CpuEngine, inputs: &[Tensor]) -> Vec<Buffer> {
+    fn lay(&mut self, engine: &CpuEngine, inputs: &[Tensor]) -> Result<Vec<Buffer>, CpuError> {
         let plan = &engine.plan;
         let mut outputs: Vec<Buffer> = (0..plan.outputs.len()).map(|_| Buffer::zeroed(0)).collect();
         self.copies.resize_with(inputs.len(), || None);
@@ -143,6 +143,13 @@ impl CpuInstance {
             let region = match buffer.place {
                 Place::Arena { .. } => arena.part(offset, bytes),
                 Place::Weight(w) => engine.weights[w as usize].region(),
+                // The plan updates a state in place: input and output are one buffer with the strides of its
+                // capacity.
+                Place::Input(i) if plan.inputs[i as usize].state.is_some() => {
+                    let copy = self.copies[i as usize].get_or_insert_with(|| Buffer::zeroed(0));
+                    copy.reserve(bytes);
+                    region::of_buffer(copy)
+                }
                 Place::Input(i) => {
                     let input = &inputs[i as usize];
                     let in_place =
@@ -164,7 +171,12 @@ impl CpuInstance {
             };
             self.regions.push(region);
         }
-        outputs
+        for (port, input) in plan.inputs.iter().zip(inputs) {
+            if port.state.is_some() {
+                self.view(plan, port.buffer)?.write(input)?;
+            }
+        }
+        Ok(outputs)
     }
 
     fn steps(&mut self, engine: &CpuEngine, steps: &[Node]) -> Result<(), CpuError> {

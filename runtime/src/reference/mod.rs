@@ -56,7 +56,8 @@ pub fn run_plan(
     let mut runner = Runner { plan, binding, data: vec![None; plan.buffers.len()] };
     for (i, buffer) in plan.buffers.iter().enumerate() {
         runner.data[i] = match buffer.place {
-            Place::Input(n) => Some(KernelData::from_tensor(&inputs[n as usize])),
+            Place::Input(n) if plan.inputs[n as usize].buffer != i as u32 => None,
+            Place::Input(n) => Some(runner.spread(i as u32, &inputs[n as usize])?),
             Place::Weight(n) => {
                 let tensor = weights.get(n as usize).and_then(Option::as_ref);
                 Some(KernelData::from_tensor(
@@ -89,13 +90,56 @@ impl Runner<'_> {
             .ok_or_else(|| EvalError::Extent { what: what(), extent: -1 })
     }
 
+    /// The buffer that holds the contents: an output that continues a state
+    /// shares the buffer of its input.
+    fn holder(&self, index: u32) -> usize {
+        match self.buffer(index).place {
+            Place::Input(n) => self.plan.inputs[n as usize].buffer as usize,
+            _ => index as usize,
+        }
+    }
+
+    /// Elements that a buffer spans, padding included.
+    fn span(&self, index: u32) -> Result<usize, EvalError> {
+        let buffer = self.buffer(index);
+        let bytes = usize::try_from(self.binding.eval(&buffer.bytes)?).unwrap_or(0);
+        Ok(buffer.dtype.bytes().map_or(bytes * 2, |width| bytes / width))
+    }
+
+    /// Offsets of the elements of a buffer, in row-major order.
+    fn offsets(&self, index: u32) -> Result<Vec<usize>, EvalError> {
+        let (shape, buffer) = (self.extents(index)?, self.buffer(index));
+        let strides: Vec<i64> = buffer.strides.iter().map(|s| self.binding.eval(s)).collect::<Result<_, _>>()?;
+        let count = shape.iter().product::<usize>();
+        Ok((0..count)
+            .map(|i| {
+                let mut rest = i;
+                let mut offset = 0;
+                for (extent, stride) in shape.iter().zip(&strides).rev() {
+                    offset += (rest % extent) as i64 * stride;
+                    rest /= extent;
+                }
+                offset as usize
+            })
+            .collect())
+    }
+
+    /// A dense tensor at the strides of a buffer.
+    fn spread(&self, index: u32, tensor: &Tensor) -> Result<KernelData, EvalError> {
+        let mut data = KernelData::unwritten(tensor.dtype(), self.span(index)?);
+        for (i, at) in self.offsets(index)?.into_iter().enumerate().take(tensor.len()) {
+            data.elements[at] = Some(tensor.value(i));
+        }
+        Ok(data)
+    }
+
     /// Takes the contents of a buffer, made at first mention.
     fn take(&mut self, index: u32) -> Result<KernelData, EvalError> {
-        if let Some(data) = self.data[index as usize].take() {
+        let held = self.holder(index);
+        if let Some(data) = self.data[held].take() {
             return Ok(data);
         }
-        let count: usize = self.extents(index)?.iter().product();
-        Ok(KernelData::unwritten(self.buffer(index).dtype, count))
+        Ok(KernelData::unwritten(self.buffer(index).dtype, self.span(index)?))
     }
 
     fn tensor(&self, index: u32) -> Result<Tensor, EvalError> {
@@ -106,8 +150,12 @@ impl Runner<'_> {
             extent: 0,
         };
         let shape = self.extents(index)?;
-        match &self.data[index as usize] {
-            Some(data) => data.to_tensor(&shape).ok_or_else(missing),
+        match &self.data[self.holder(index)] {
+            Some(data) => {
+                let at = |o: usize| data.elements.get(o).copied().flatten();
+                let elements: Option<Vec<_>> = self.offsets(index)?.into_iter().map(at).collect();
+                Ok(Tensor::from_values(buffer.dtype, &shape, &elements.ok_or_else(missing)?))
+            }
             None if shape.contains(&0) => Ok(Tensor::zeros(buffer.dtype, &shape)),
             None => Err(missing()),
         }
@@ -127,12 +175,14 @@ impl Runner<'_> {
                 }
                 let result = run_kernel(kernel, &self.binding, &mut data, Mode::Exact);
                 for (&buffer, data) in launch.buffers.iter().zip(data) {
-                    self.data[buffer as usize] = Some(data);
+                    let held = self.holder(buffer);
+                    self.data[held] = Some(data);
                 }
                 result
             }
             Step::Copy { from, to } => {
-                self.data[*to as usize] = self.data[*from as usize].clone();
+                let tensor = self.tensor(*from)?;
+                self.data[*to as usize] = Some(self.spread(*to, &tensor)?);
                 Ok(())
             }
             Step::Host(host) => self.host(host),

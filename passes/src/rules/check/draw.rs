@@ -43,6 +43,9 @@ pub(super) struct Drawer<'a> {
     bound: BTreeMap<&'a str, ClassId>,
     binding: Binding,
     inputs: usize,
+    /// The extent of every axis, in draws where all are equal: only there do
+    /// axes taken for one another keep the shape.
+    uniform: Option<Dim>,
 }
 
 impl<'a> Drawer<'a> {
@@ -53,16 +56,21 @@ impl<'a> Drawer<'a> {
             facts.bound(Symbol::new(name), Bounds { low, high: None, multiple_of: 1 });
             binding.0.insert(Symbol::new(name), low + rng.below(count) as i64);
         }
-        Drawer { rule, lhs, rng, trial: Trial::new(facts, rule), bound: BTreeMap::new(), binding, inputs: 0 }
+        let uniform = rng.once_in(3).then(|| rng.pick(&[Dim::Const(2), Dim::Const(3), Dim::symbol("A")]));
+        Drawer { rule, lhs, rng, trial: Trial::new(facts, rule), bound: BTreeMap::new(), binding, inputs: 0, uniform }
     }
 
     /// An instance whose last node is the root, with values of its symbols.
     pub(super) fn draw(mut self) -> Option<(Trial, Binding)> {
         let dtype = self.result_dtype(self.lhs).unwrap_or_else(|| self.root_dtype());
         let rank = if mentions(self.lhs, "conv") { 3 + self.rng.below(2) } else { self.rng.below(5) };
-        let shape: Vec<Dim> = (0..rank).map(|_| extent(self.rng)).collect();
+        let shape: Vec<Dim> = (0..rank).map(|_| self.extent()).collect();
         self.term(self.lhs, &TensorType::new(dtype, shape))?;
         Some((self.trial, self.binding))
+    }
+
+    fn extent(&mut self) -> Dim {
+        self.uniform.clone().unwrap_or_else(|| extent(self.rng))
     }
 
     fn root_dtype(&mut self) -> DType {
@@ -242,7 +250,9 @@ impl<'a> Drawer<'a> {
     }
 
     fn contract_wants(&mut self, attr: &'a Term, want: &TensorType) -> Option<(Vec<TensorType>, Option<ClassId>)> {
-        let id = self.attr(attr, |rng| Some(views::contract(rng, want, &mut extent)))?;
+        let uniform = self.uniform.clone();
+        let mut inner = |rng: &mut Rng| uniform.clone().unwrap_or_else(|| extent(rng));
+        let id = self.attr(attr, |rng| Some(views::contract(rng, want, &mut inner)))?;
         let Some(Attr::Contract(spec)) = self.trial.attr_of(id) else { return None };
         let side = |axes| TensorType::new(spec.dtype, spec.shape(axes));
         Some((vec![side(&spec.lhs), side(&spec.rhs)], Some(id)))
@@ -290,7 +300,7 @@ impl<'a> Drawer<'a> {
                 }
                 if !attrs.is_empty() {
                     // A reduced axis has its own extent above.
-                    shape.iter_mut().filter(|d| d.is(1)).for_each(|d| *d = extent(self.rng));
+                    shape.iter_mut().filter(|d| d.is(1)).for_each(|d| *d = self.extent());
                 }
                 TensorType::new(dtype, shape)
             })

@@ -23,11 +23,11 @@ pub(super) fn view(rng: &mut Rng, output: &[Dim], facts: &Facts) -> Option<View>
 }
 
 fn one_view(rng: &mut Rng, output: &[Dim], facts: &Facts) -> Option<View> {
-    match rng.below(6) {
+    match rng.below(12) {
         0 => Some(View::identity(output)),
-        1 | 2 => Some(permutation(rng, output)),
-        3 => reshape(rng, output, facts),
-        4 => {
+        1..5 => Some(permutation(rng, output)),
+        5..8 => reshape(rng, output, facts),
+        8 | 9 => {
             let drop = rng.below(output.len() + 1);
             let from: Vec<Dim> =
                 output[drop..].iter().map(|d| if rng.once_in(3) { Dim::ONE } else { d.clone() }).collect();
