@@ -4,6 +4,7 @@
 use tgc_ir::Tensor;
 use tgc_ir::plan::Plan;
 use tgc_runtime::cpu::{CpuEngine, CpuInstance, Options as CpuOptions};
+use tgc_runtime::cuda::{self, CudaEngine, CudaError, CudaInstance, Module};
 use tgc_runtime::engine::Engine;
 
 use crate::session::{Failure, Kind, error_chain};
@@ -62,7 +63,7 @@ pub fn open(
                 .ok_or_else(|| Failure::new(Kind::Model, "the engine holds no plan"))?;
             Ok(Box::new(Null { plan: plan.clone() }))
         }
-        "cuda" => Err(cuda_missing()),
+        "cuda" => open_cuda(engine),
         other => {
             let hint = crate::session::closest(other, DEVICES.iter().copied());
             let hint = hint.map_or_else(String::new, |h| format!("; did you mean `{h}`?"));
@@ -74,11 +75,59 @@ pub fn open(
     }
 }
 
-fn cuda_missing() -> Failure {
-    Failure::new(
-        Kind::Device,
-        "no CUDA driver is here (libcuda.so.1 does not load)\n  help: run on a machine with an NVIDIA driver, or with --device cpu",
-    )
+fn open_cuda(engine: &Engine) -> Result<Box<dyn Instance>, Failure> {
+    let fail = |e: CudaError| Failure::new(Kind::Device, error_chain(&e));
+    if !cuda::is_present() {
+        return Err(Failure::new(
+            Kind::Device,
+            "no CUDA driver is here (libcuda.so.1 does not load)\n  help: run on a machine with an NVIDIA driver, or with --device cpu",
+        ));
+    }
+    let gpus = cuda::devices().map_err(fail)?;
+    let gpu =
+        gpus.first().ok_or_else(|| Failure::new(Kind::Device, "the CUDA driver finds no GPU"))?;
+    // A named target before the portable one.
+    let mut fitting: Vec<&String> =
+        engine.plans.keys().filter(|t| cuda::runs_on(t, gpu.capability)).collect();
+    fitting.sort_by_key(|t| **t == crate::session::PORTABLE);
+    let target = fitting.first().copied().ok_or_else(|| {
+        let found = engine.plans.keys().cloned().collect::<Vec<_>>().join(", ");
+        let (major, minor) = gpu.capability;
+        Failure::new(
+            Kind::Device,
+            format!("{} (compute capability {major}.{minor}) runs none of the engine's targets: {found}\n  help: compile with --target {}", gpu.name, gpu.best_target()),
+        )
+    })?;
+    let plan = plan_for(engine, target)?.clone();
+    let opened = CudaEngine::new(
+        plan,
+        engine.weights.clone(),
+        modules_of(engine, target),
+        cuda::Options::default(),
+    );
+    let instance = CudaInstance::new(&opened.map_err(fail)?).map_err(fail)?;
+    Ok(Box::new(Cuda(instance)))
+}
+
+/// The compiled units of a target, in order.
+fn modules_of(engine: &Engine, target: &str) -> Vec<Module> {
+    let file = |name: String| engine.files.get(&name).cloned().unwrap_or_default();
+    (0..)
+        .take_while(|i| engine.files.contains_key(&format!("{target}/unit_{i}.cu")))
+        .map(|i| Module {
+            name: format!("{target}/unit_{i}"),
+            cubin: file(format!("{target}/unit_{i}.cubin")),
+            ptx: file(format!("{target}/unit_{i}.ptx")),
+        })
+        .collect()
+}
+
+struct Cuda(CudaInstance);
+
+impl Instance for Cuda {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+        self.0.run(inputs).map_err(|e| Failure::new(Kind::Device, error_chain(&e)))
+    }
 }
 
 fn plan_for<'a>(engine: &'a Engine, target: &str) -> Result<&'a Plan, Failure> {

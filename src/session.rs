@@ -301,9 +301,9 @@ impl Session {
         };
         outcome.engine.provenance = self.provenance(path);
         outcome.engine.graph = tgc_ir::text::print(&outcome.optimised);
-        for target in &self.options.targets {
+        for target in self.targets_with_portable() {
             progress.stage(&format!("kernels for {target}"));
-            self.compile_target(target, &mut outcome)?;
+            self.compile_target(&target, &mut outcome)?;
         }
         if self.options.verify {
             progress.stage("verify");
@@ -314,6 +314,17 @@ impl Session {
                 Verification { checks: Vec::new(), not_reached: vec![why] };
         }
         Ok(outcome)
+    }
+
+    /// The targets asked for and, when one is a GPU, the portable form that
+    /// later GPUs can run.
+    fn targets_with_portable(&self) -> Vec<String> {
+        let mut out = self.options.targets.clone();
+        let is_portable = |t: &String| t == PORTABLE;
+        if out.iter().any(|t| t != "cpu") && !out.iter().any(is_portable) {
+            out.push(PORTABLE.to_owned());
+        }
+        out
     }
 
     fn provenance(&self, path: &Path) -> Provenance {
@@ -355,7 +366,8 @@ impl Session {
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         let known = || tgc_ir::device_table::cuda_targets().join(", ");
-        let device = Device::for_target(target).ok_or_else(|| {
+        let figures = if target == PORTABLE { PORTABLE_FIGURES } else { target };
+        let device = Device::for_target(figures).ok_or_else(|| {
             Failure::new(Kind::Usage, format!("`{target}` is no target; cpu, {}", known()))
         })?;
         let facts = plan.facts();
@@ -467,6 +479,11 @@ fn kernel_provenance(plan: &Plan) -> Vec<Vec<String>> {
     out
 }
 
+/// The target that is PTX only, for GPUs that no named target covers.
+pub const PORTABLE: &str = "compute_80";
+/// Whose figures choose its tiles.
+const PORTABLE_FIGURES: &str = "sm_80";
+
 /// Capacity of a state when neither an option nor a bound says one.
 const CAPACITY_DEFAULT: i64 = 2048;
 
@@ -478,10 +495,19 @@ fn pair_states(graph: &mut Graph, capacities: &[(String, i64)]) -> Vec<String> {
         let Some(output) = continued_by(graph, &name) else { continue };
         let before = graph.shape(graph.inputs()[input]).to_vec();
         let after = graph.shape(graph.outputs()[output].node).to_vec();
-        let growing: Vec<usize> = before.iter().zip(&after).enumerate().filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
+        let growing: Vec<usize> = before
+            .iter()
+            .zip(&after)
+            .enumerate()
+            .filter(|(_, (a, b))| a != b)
+            .map(|(i, _)| i)
+            .collect();
         let [axis] = growing.as_slice() else { continue };
         let symbol = before[*axis].as_symbol().cloned();
-        let stated = symbol.as_ref().and_then(|s| capacities.iter().find(|(n, _)| n == s.name())).map(|(_, c)| *c);
+        let stated = symbol
+            .as_ref()
+            .and_then(|s| capacities.iter().find(|(n, _)| n == s.name()))
+            .map(|(_, c)| *c);
         let bound = symbol.as_ref().and_then(|s| graph.facts.bounds_of(s)).and_then(|b| b.high);
         let capacity = stated.or(bound).unwrap_or(CAPACITY_DEFAULT);
         let output_name = graph.outputs()[output].name.clone();
@@ -492,7 +518,12 @@ fn pair_states(graph: &mut Graph, capacities: &[(String, i64)]) -> Vec<String> {
             origin: format!("the capacity of state {name}"),
         });
         notes.push(format!("state: {name} continues as {output_name}, capacity {capacity}"));
-        graph.states.push(tgc_ir::graph::State { input, output, capacity: Some(Dim::Const(capacity)), axis: *axis });
+        graph.states.push(tgc_ir::graph::State {
+            input,
+            output,
+            capacity: Some(Dim::Const(capacity)),
+            axis: *axis,
+        });
     }
     notes
 }

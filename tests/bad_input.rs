@@ -6,7 +6,11 @@ use std::process::Command;
 
 /// Exit code and standard error of a run.
 fn tgc(args: &[&str]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_tgc")).args(args).env_remove("TGC_NVRTC").output().expect("starts");
+    let output = Command::new(env!("CARGO_BIN_EXE_tgc"))
+        .args(args)
+        .env_remove("TGC_NVRTC")
+        .output()
+        .expect("starts");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!text.contains("panicked"), "{args:?}: {text}");
     (output.status.code().unwrap_or(-1), text)
@@ -75,11 +79,19 @@ fn damaged_engines_are_refused() {
     let folder = tempfile::tempdir().expect("folder");
     let model = write(folder.path(), "m.tgir", GRAPH.as_bytes());
     let engine = folder.path().join("m.tgc");
-    expect(&["compile", "-q", model.to_str().expect("UTF-8"), "-o", engine.to_str().expect("UTF-8")], 0, &[]);
+    expect(
+        &["compile", "-q", model.to_str().expect("UTF-8"), "-o", engine.to_str().expect("UTF-8")],
+        0,
+        &[],
+    );
     let bytes = std::fs::read(&engine).expect("reads");
     let mut flipped = bytes.clone();
     flipped[bytes.len() / 2] ^= 1;
-    for (name, damaged) in [("flip.tgc", flipped.as_slice()), ("cut.tgc", &bytes[..bytes.len() / 2]), ("empty.tgc", &[])] {
+    for (name, damaged) in [
+        ("flip.tgc", flipped.as_slice()),
+        ("cut.tgc", &bytes[..bytes.len() / 2]),
+        ("empty.tgc", &[]),
+    ] {
         let path = write(folder.path(), name, damaged);
         expect(&["run", path.to_str().expect("UTF-8")], 3, &[name, "no intact engine"]);
     }
@@ -99,6 +111,10 @@ fn a_place_that_cannot_be_written_is_named() {
 #[test]
 fn wrong_rules_files_name_the_line() {
     let folder = tempfile::tempdir().expect("folder");
-    let rules = write(folder.path(), "my.rules", b"# law\nrule a.b : real phase recognise\n  (explode ?x) => ?x\n");
+    let rules = write(
+        folder.path(),
+        "my.rules",
+        b"# law\nrule a.b : real phase recognise\n  (explode ?x) => ?x\n",
+    );
     expect(&["rules", "--check", rules.to_str().expect("UTF-8")], 2, &["my.rules:3", "explode"]);
 }

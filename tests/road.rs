@@ -32,7 +32,8 @@ const CASES: &[&str] = &[
 ];
 
 /// Too much arithmetic for the reference inside a test run.
-const NOT_ON_REFERENCE: &[&str] = &["real-basic-pitch", "real-magika", "real-ppocrv4-det", "zoo-swin-ts17"];
+const NOT_ON_REFERENCE: &[&str] =
+    &["real-basic-pitch", "real-magika", "real-ppocrv4-det", "zoo-swin-ts17"];
 
 /// Cases whose recognised sites must equal what the architecture has.
 const SITES: &[&str] = &[
@@ -50,7 +51,8 @@ fn compile(case: &Path) -> Result<Outcome, String> {
 }
 
 fn check_device(case: &Path, outcome: &Outcome, device: &str) -> Result<(), String> {
-    let mut instance = open(&outcome.engine, device, RunOptions { threads: 2 }).map_err(|e| e.to_string())?;
+    let mut instance =
+        open(&outcome.engine, device, RunOptions { threads: 2 }).map_err(|e| e.to_string())?;
     let tolerance = support::tolerance(case);
     let ports = tgc::inputs::ports(&outcome.imported);
     for (k, set) in support::data_sets(case).into_iter().enumerate() {
@@ -58,9 +60,12 @@ fn check_device(case: &Path, outcome: &Outcome, device: &str) -> Result<(), Stri
         let inputs = tgc::inputs::arrange(named, &ports).map_err(|e| e.to_string())?;
         let got = instance.run(&inputs).map_err(|e| format!("{device} set {k}: {e}"))?;
         for (i, (got, want)) in got.iter().zip(&set.outputs).enumerate() {
-            let excess = support::excess(got, want, tolerance).map_err(|e| format!("{device} set {k} output {i}: {e}"))?;
+            let excess = support::excess(got, want, tolerance)
+                .map_err(|e| format!("{device} set {k} output {i}: {e}"))?;
             if excess > 1.0 {
-                return Err(format!("{device} set {k} output {i}: {excess:.2} times the tolerance"));
+                return Err(format!(
+                    "{device} set {k} output {i}: {excess:.2} times the tolerance"
+                ));
             }
         }
     }
@@ -71,14 +76,20 @@ fn check_case(corpus: &Path, name: &str) -> Result<(), String> {
     let case = corpus.join(name);
     let outcome = compile(&case)?;
     check_device(&case, &outcome, "cpu")?;
-    if NOT_ON_REFERENCE.contains(&name) { Ok(()) } else { check_device(&case, &outcome, "reference") }
+    if NOT_ON_REFERENCE.contains(&name) {
+        Ok(())
+    } else {
+        check_device(&case, &outcome, "reference")
+    }
 }
 
 #[test]
 fn corpus_cases_are_right_on_every_device() {
     let Some(corpus) = support::corpus() else { return };
-    let failures: Vec<String> =
-        CASES.iter().filter_map(|name| check_case(&corpus, name).err().map(|e| format!("{name}: {e}"))).collect();
+    let failures: Vec<String> = CASES
+        .iter()
+        .filter_map(|name| check_case(&corpus, name).err().map(|e| format!("{name}: {e}")))
+        .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -135,11 +146,16 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch() {
         let sizes = |batch: i64| {
             let mut binding = tgc::verify::small_binding(&outcome.imported).expect("sizes");
             for (symbol, value) in &mut binding.0 {
-                *value = if symbol.name().contains("batch") || symbol.name() == "B" { batch } else { 12 };
+                *value = if symbol.name().contains("batch") || symbol.name() == "B" {
+                    batch
+                } else {
+                    12
+                };
             }
             binding
         };
-        let all = tgc::inputs::random(&outcome.imported, &sizes(8), 3, tgc::inputs::Style::Usual).expect("inputs");
+        let all = tgc::inputs::random(&outcome.imported, &sizes(8), 3, tgc::inputs::Style::Usual)
+            .expect("inputs");
         let mut device = open(&outcome.engine, "cpu", RunOptions { threads: 2 }).expect("opens");
         let batched = device.run(&all).expect("runs");
         for row in [0, 5, 7] {
@@ -161,11 +177,20 @@ fn a_cache_with_a_capacity_is_updated_in_place() {
     let plan = &outcome.engine.plans["cpu"];
     let states = plan.inputs.iter().filter(|p| p.state.is_some()).count();
     assert_eq!(states, 4, "keys and values of two layers");
-    assert!(!plan.steps.iter().any(|s| matches!(s, tgc_ir::plan::Step::Copy { .. })), "nothing is copied");
+    assert!(
+        !plan.steps.iter().any(|s| matches!(s, tgc_ir::plan::Step::Copy { .. })),
+        "nothing is copied"
+    );
     for port in plan.inputs.iter().filter(|p| p.state.is_some()) {
         let output = &plan.outputs[port.state.expect("filtered") as usize];
         let place = |b: u32| &plan.buffers[b as usize].place;
-        assert_eq!(place(port.buffer), place(output.buffer), "{} and {} are one buffer", port.name, output.name);
+        assert_eq!(
+            place(port.buffer),
+            place(output.buffer),
+            "{} and {} are one buffer",
+            port.name,
+            output.name
+        );
     }
     for device in ["cpu", "reference"] {
         check_device(&case, &outcome, device).expect("the same answers");

@@ -29,7 +29,8 @@ pub fn run(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, PassError>
     let mut found: FxHashMap<NodeId, Site> = FxHashMap::default();
     for id in graph.ids().filter(|id| live[id.index()]) {
         if let Op::Contract { spec } = graph.op(id)
-            && let Some(site) = [0, 1].into_iter().find_map(|side| find(graph, &users, id, spec, side))
+            && let Some(site) =
+                [0, 1].into_iter().find_map(|side| find(graph, &users, id, spec, side))
             && context.spend("fuse-attention")
         {
             found.insert(id, site);
@@ -45,7 +46,8 @@ pub fn run(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, PassError>
         let new = match found.get(&id) {
             Some(site) => {
                 let operands: Operands = site.operands.iter().map(|o| new_of(*o)).collect();
-                let names: Vec<_> = site.covered.iter().flat_map(|n| graph.locations(*n).iter().cloned()).collect();
+                let names: Vec<_> =
+                    site.covered.iter().flat_map(|n| graph.locations(*n).iter().cloned()).collect();
                 next.set_location(&names);
                 next.add(Op::Attend { spec: Arc::new(site.spec.clone()) }, &operands)?
             }
@@ -85,13 +87,40 @@ struct Matcher<'a> {
     covered: Vec<NodeId>,
 }
 
-fn find(graph: &Graph, users: &[Vec<NodeId>], root: NodeId, spec: &ContractSpec, side: usize) -> Option<Site> {
+fn find(
+    graph: &Graph,
+    users: &[Vec<NodeId>],
+    root: NodeId,
+    spec: &ContractSpec,
+    side: usize,
+) -> Option<Site> {
+    let probs = graph.operands(root)[side];
+    let [softmax] = anchors_above(graph, probs, &|op| is_softmax(op).is_some())?[..] else {
+        return None;
+    };
+    // Of several products that are added up, one is q·k; the others are read
+    // as a bias.
+    let products =
+        anchors_above(graph, graph.operands(softmax)[0], &|op| matches!(op, Op::Contract { .. }))?;
+    products
+        .into_iter()
+        .find_map(|product| find_with(graph, users, root, spec, side, [softmax, product]))
+}
+
+/// The site with this softmax and this product of queries and keys.
+fn find_with(
+    graph: &Graph,
+    users: &[Vec<NodeId>],
+    root: NodeId,
+    spec: &ContractSpec,
+    side: usize,
+    [softmax, product]: [NodeId; 2],
+) -> Option<Site> {
     let operands = graph.operands(root);
-    let (probs, value) = if side == 0 { (operands[0], operands[1]) } else { (operands[1], operands[0]) };
-    let (probs_axes, value_axes) = if side == 0 { (&spec.lhs, &spec.rhs) } else { (&spec.rhs, &spec.lhs) };
-    let softmax = anchor_above(graph, probs, &|op| is_softmax(op).is_some())?;
+    let (probs, value) = (operands[side], operands[1 - side]);
+    let (probs_axes, value_axes) =
+        if side == 0 { (&spec.lhs, &spec.rhs) } else { (&spec.rhs, &spec.lhs) };
     let scores = graph.operands(softmax)[0];
-    let product = anchor_above(graph, scores, &|op| matches!(op, Op::Contract { .. }))?;
     let axes = vec![value_axes.clone(), spec.out.clone(), probs_axes.clone()];
     let labels = Relabel::new(spec.extents.clone(), axes);
     let mut matcher = Matcher { graph, labels, extras: Vec::new(), covered: vec![root] };
@@ -115,11 +144,12 @@ fn is_softmax(op: &Op) -> Option<usize> {
     }
 }
 
-/// The first node of a kind on the way up through pointwise ops and views.
-fn anchor_above(graph: &Graph, from: NodeId, is: &dyn Fn(&Op) -> bool) -> Option<NodeId> {
+/// The nearest nodes of a kind on the ways up through pointwise ops and
+/// views, in order; `None` when there is too much in between.
+fn anchors_above(graph: &Graph, from: NodeId, is: &dyn Fn(&Op) -> bool) -> Option<Vec<NodeId>> {
     let mut stack = vec![from];
     let mut seen: Vec<NodeId> = Vec::new();
-    let mut found: Option<NodeId> = None;
+    let mut found: Vec<NodeId> = Vec::new();
     while let Some(node) = stack.pop() {
         if seen.contains(&node) {
             continue;
@@ -130,15 +160,13 @@ fn anchor_above(graph: &Graph, from: NodeId, is: &dyn Fn(&Op) -> bool) -> Option
         }
         let op = graph.op(node);
         if is(op) {
-            if found.is_some_and(|f| f != node) {
-                return None;
-            }
-            found = Some(node);
+            found.push(node);
         } else if op.is_pointwise() || matches!(op, Op::View { .. }) {
             stack.extend(graph.operands(node));
         }
     }
-    found
+    found.sort_unstable();
+    Some(found)
 }
 
 /// A chain as a body.
@@ -151,7 +179,12 @@ struct Chain {
 
 impl Matcher<'_> {
     fn chain(&mut self, top: NodeId, anchor: NodeId, slot: usize) -> Option<Chain> {
-        let mut chain = ChainBuilder { anchor, body: Body::default(), anchor_slot: None, memo: FxHashMap::default() };
+        let mut chain = ChainBuilder {
+            anchor,
+            body: Body::default(),
+            anchor_slot: None,
+            memo: FxHashMap::default(),
+        };
         let value = chain.build(self, top, slot)?;
         Some(Chain { body: chain.body, value, anchor_slot: chain.anchor_slot? })
     }
@@ -181,14 +214,19 @@ impl Matcher<'_> {
         // The inner contraction's labels join the universe.
         let offset = self.labels.extents.len() as Label;
         self.labels.extents.extend(inner.extents.iter().cloned());
-        let shift = |axes: &[Group]| axes.iter().map(|g| g.iter().map(|l| l + offset).collect()).collect::<Vec<Group>>();
+        let shift = |axes: &[Group]| {
+            axes.iter().map(|g| g.iter().map(|l| l + offset).collect()).collect::<Vec<Group>>()
+        };
         let first = self.labels.axes.len();
         self.labels.axes.extend([shift(&inner.out), shift(&inner.lhs), shift(&inner.rhs)]);
         let scores_slot = score.anchor_slot;
         for axis in 0..self.labels.axes[scores_slot].len() {
             self.labels.align((scores_slot, axis), (first, axis), &graph.facts)?;
-            let pairs: Vec<(Label, Label)> =
-                self.labels.axes[first][axis].iter().copied().zip(self.labels.axes[scores_slot][axis].iter().copied()).collect();
+            let pairs: Vec<(Label, Label)> = self.labels.axes[first][axis]
+                .iter()
+                .copied()
+                .zip(self.labels.axes[scores_slot][axis].iter().copied())
+                .collect();
             for (from, to) in pairs {
                 self.labels.rename(from, to);
             }
@@ -198,27 +236,39 @@ impl Matcher<'_> {
         let keys = self.labels.axes[prob.anchor_slot][axis].clone();
         let within = |axes: &[Group], l: Label| axes.iter().flatten().any(|x| *x == l);
         let out = self.labels.axes[OUT].clone();
-        let summed: Vec<Label> = self.labels.axes[PROBS].iter().flatten().copied().filter(|l| !within(&out, *l)).collect();
+        let summed: Vec<Label> = self.labels.axes[PROBS]
+            .iter()
+            .flatten()
+            .copied()
+            .filter(|l| !within(&out, *l))
+            .collect();
         let mut sorted = (summed.clone(), keys.clone());
         sorted.0.sort_unstable();
         sorted.1.sort_unstable();
         if sorted.0 != sorted.1 || keys.is_empty() {
             return None;
         }
-        if (0..outer.extents.len() as Label).any(|l| outer.role(l) == Role::LoneSum && (within(&outer.lhs, l) || within(&outer.rhs, l))) {
+        if (0..outer.extents.len() as Label).any(|l| {
+            outer.role(l) == Role::LoneSum && (within(&outer.lhs, l) || within(&outer.rhs, l))
+        }) {
             return None;
         }
         // q is the side without keys.
-        let (q_side, k_side) = match [1, 2].map(|s| keys.iter().any(|l| within(&self.labels.axes[first + s], *l))) {
-            [false, true] => (0, 1),
-            [true, false] => (1, 0),
-            _ => return None,
-        };
+        let (q_side, k_side) =
+            match [1, 2].map(|s| keys.iter().any(|l| within(&self.labels.axes[first + s], *l))) {
+                [false, true] => (0, 1),
+                [true, false] => (1, 0),
+                _ => return None,
+            };
         let extra_slots: Vec<usize> = self.extras.iter().map(|(_, s)| *s).collect();
         let keys_slot = self.labels.axes.len();
         self.labels.axes.push(vec![keys]);
-        let picked: Vec<usize> = [first + 1 + q_side, first + 1 + k_side, VALUE, OUT, keys_slot].into_iter().chain(extra_slots).collect();
-        let mut axes: Vec<Vec<Group>> = picked.iter().map(|s| self.labels.axes[*s].clone()).collect();
+        let picked: Vec<usize> = [first + 1 + q_side, first + 1 + k_side, VALUE, OUT, keys_slot]
+            .into_iter()
+            .chain(extra_slots)
+            .collect();
+        let mut axes: Vec<Vec<Group>> =
+            picked.iter().map(|s| self.labels.axes[*s].clone()).collect();
         let extents = tidy_labels(self.labels.extents.clone(), &mut axes);
         let mut axes = axes.into_iter();
         let mut next = || axes.next().unwrap_or_default();
@@ -239,7 +289,10 @@ impl Matcher<'_> {
             causal: None,
         };
         let products = graph.operands(product);
-        let operands = [products[q_side], products[k_side], value].into_iter().chain(self.extras.iter().map(|(n, _)| *n)).collect();
+        let operands = [products[q_side], products[k_side], value]
+            .into_iter()
+            .chain(self.extras.iter().map(|(n, _)| *n))
+            .collect();
         Some(Site { spec, operands, covered: self.covered })
     }
 }
@@ -269,7 +322,9 @@ impl ChainBuilder {
         let graph = m.graph;
         let is_on_path = reaches(graph, node, self.anchor);
         let value = match graph.op(node) {
-            Op::Splat { value, dtype } => self.body.push(dtype.accumulator(), InstKind::Const(*value)),
+            Op::Splat { value, dtype } => {
+                self.body.push(dtype.accumulator(), InstKind::Const(*value))
+            }
             _ if !is_on_path => self.extra(m, node, slot)?,
             Op::Scalar(op) => {
                 let mut args = smallvec::SmallVec::new();
@@ -280,7 +335,11 @@ impl ChainBuilder {
             }
             Op::Cast { to } => {
                 let inner = self.build(m, graph.operands(node)[0], slot)?;
-                let narrowed = if self.body.dtype(inner) == *to { inner } else { self.body.push(*to, InstKind::Cast(inner)) };
+                let narrowed = if self.body.dtype(inner) == *to {
+                    inner
+                } else {
+                    self.body.push(*to, InstKind::Cast(inner))
+                };
                 let wide = to.accumulator();
                 if wide == *to { narrowed } else { self.body.push(wide, InstKind::Cast(narrowed)) }
             }
@@ -303,9 +362,18 @@ impl ChainBuilder {
     }
 
     /// An operand of a pointwise node: on the path it has all axes.
-    fn build_broadcast(&mut self, m: &mut Matcher<'_>, operand: NodeId, user: NodeId, slot: usize) -> Option<u32> {
+    fn build_broadcast(
+        &mut self,
+        m: &mut Matcher<'_>,
+        operand: NodeId,
+        user: NodeId,
+        slot: usize,
+    ) -> Option<u32> {
         let on_path = reaches(m.graph, operand, self.anchor);
-        if on_path && m.graph.shape(operand) != m.graph.shape(user) {
+        let (own, whole) = (m.graph.shape(operand), m.graph.shape(user));
+        let is_whole = own.len() == whole.len()
+            && own.iter().zip(whole).all(|(a, b)| m.graph.facts.equal(a, b).is_yes());
+        if on_path && !is_whole {
             return None;
         }
         self.build(m, operand, slot)
@@ -317,7 +385,11 @@ impl ChainBuilder {
         let groups: Vec<Group> = if shape.is_empty() {
             Vec::new()
         } else {
-            shape.iter().zip(&m.labels.axes[slot]).map(|(d, g)| if d.is(1) { Vec::new() } else { g.clone() }).collect()
+            shape
+                .iter()
+                .zip(&m.labels.axes[slot])
+                .map(|(d, g)| if d.is(1) { Vec::new() } else { g.clone() })
+                .collect()
         };
         let index = m.extras.len() as u32;
         m.labels.axes.push(groups);

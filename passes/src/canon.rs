@@ -27,8 +27,11 @@ pub(crate) fn rebuild(
         if !live[id.index()] && !graph.inputs().contains(&id) {
             continue;
         }
-        let operands: Operands =
-            graph.operands(id).iter().map(|o| map[o.index()].expect("operands of live nodes are live")).collect();
+        let operands: Operands = graph
+            .operands(id)
+            .iter()
+            .map(|o| map[o.index()].expect("operands of live nodes are live"))
+            .collect();
         let locations: Vec<_> = graph.locations(id).iter().cloned().collect();
         next.set_location(&locations);
         map[id.index()] = Some(make(&mut next, graph.op(id), &operands)?);
@@ -49,7 +52,9 @@ fn canonical(next: &mut Graph, op: &Op, operands: &[NodeId]) -> Result<NodeId, V
                 let Some(literal) = bare_literal(next, operands[at]) else { continue };
                 let before = std::mem::replace(&mut operands[at], literal);
                 // Only where the other operands give the same shape.
-                let same = next.add(op.clone(), &operands).is_ok_and(|n| next.shape(n) == shape.as_slice());
+                let same = next
+                    .add(op.clone(), &operands)
+                    .is_ok_and(|n| next.shape(n) == shape.as_slice());
                 if !same {
                     operands[at] = before;
                 }
@@ -63,13 +68,15 @@ fn canonical(next: &mut Graph, op: &Op, operands: &[NodeId]) -> Result<NodeId, V
             }
             next.add(op.clone(), &operands)
         }
-        Op::Cast { to } => match (next.splat_value(operands[0]), next.shape(operands[0]).is_empty()) {
-            (Some(value), true) => {
-                let rounded = tgc_ir::scalar::round_to(value.value(), *to);
-                next.add(Op::Splat { value: ScalarConst::from_value(rounded), dtype: *to }, &[])
+        Op::Cast { to } => {
+            match (next.splat_value(operands[0]), next.shape(operands[0]).is_empty()) {
+                (Some(value), true) => {
+                    let rounded = tgc_ir::scalar::round_to(value.value(), *to);
+                    next.add(Op::Splat { value: ScalarConst::from_value(rounded), dtype: *to }, &[])
+                }
+                _ => next.add(op.clone(), operands),
             }
-            _ => next.add(op.clone(), operands),
-        },
+        }
         _ => next.add(op.clone(), operands),
     }
 }

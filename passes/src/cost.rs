@@ -61,6 +61,8 @@ impl CostModel for Structural {
                 self.node(graph.op(*n), &operands, graph.types(*n)).saturating_sub(self.launch())
             })
             .sum();
-        self.launch() + work + self.traffic(outputs.iter().map(|o| elements(graph.types(*o)) * 4).sum())
+        self.launch()
+            + work
+            + self.traffic(outputs.iter().map(|o| elements(graph.types(*o)) * 4).sum())
     }
 }

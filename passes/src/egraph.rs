@@ -54,14 +54,14 @@ pub fn run(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, PassError>
     let map = load::load(&mut egraph, graph);
     egraph.rebuild();
     let limit = graph.len() * ENODES_PER_NODE + ENODES_EXTRA;
-    let runner: Runner<Node, Tensors> = Runner::new(Tensors::new(&Graph::new(""), &RuleSet::default()))
-        .with_egraph(egraph)
-        .with_iter_limit(ITERATIONS_MAX)
-        .with_node_limit(limit)
-        .with_time_limit(std::time::Duration::from_secs(86_400))
-        .with_scheduler(SimpleScheduler)
-        .run(context.rules.compiled.of(context.rules));
-    for i in &runner.iterations { eprintln!("DBG search {:.4} apply {:.4} rebuild {:.4}", i.search_time, i.apply_time, i.rebuild_time); }
+    let runner: Runner<Node, Tensors> =
+        Runner::new(Tensors::new(&Graph::new(""), &RuleSet::default()))
+            .with_egraph(egraph)
+            .with_iter_limit(ITERATIONS_MAX)
+            .with_node_limit(limit)
+            .with_time_limit(std::time::Duration::from_secs(86_400))
+            .with_scheduler(SimpleScheduler)
+            .run(context.rules.compiled.of(context.rules));
     let egraph = &runner.egraph;
     context.saturation = Report {
         enodes: egraph.total_number_of_nodes(),
@@ -84,22 +84,23 @@ fn rebuild(
     map: &[Option<Id>],
     context: &Context<'_>,
 ) -> Result<Graph, PassError> {
-    let roots: Vec<Id> =
-        graph.outputs().iter().map(|o| egraph.find(map[o.node.index()].expect("outputs are loaded"))).collect();
-    let t = std::time::Instant::now();
+    let roots: Vec<Id> = graph
+        .outputs()
+        .iter()
+        .map(|o| egraph.find(map[o.node.index()].expect("outputs are loaded")))
+        .collect();
     let choice = extract::extract(egraph, &roots, context.cost);
-    eprintln!("DBG extract {:?}", t.elapsed());
     let mut next = graph.successor();
     let mut built: rustc_hash::FxHashMap<Id, NodeId> = rustc_hash::FxHashMap::default();
     for class in choice.order(egraph, &roots) {
         let node = choice.node(egraph, class);
-        let operands: Operands = node.operand_ids().iter().map(|c| built[&egraph.find(*c)]).collect();
+        let operands: Operands =
+            node.operand_ids().iter().map(|c| built[&egraph.find(*c)]).collect();
         let op = egraph.analysis.op_of(node, |id| egraph[id].data.attr);
         let locations: Vec<Arc<str>> = egraph.analysis.locations_of(&egraph[class].data);
         next.set_location(&locations);
         built.insert(class, next.add(op, &operands)?);
     }
-    eprintln!("DBG rebuilt {:?}", t.elapsed());
     next.set_location(&[]);
     for (output, root) in graph.outputs().iter().zip(roots) {
         next.output(&output.name, built[&root]);

@@ -32,8 +32,14 @@ fn dependence(graph: &Graph) -> Vec<Depends> {
     for id in graph.ids() {
         let own = match graph.op(id) {
             Op::Input { .. } | Op::Random { .. } | Op::DimValue { .. } => Depends::Inputs,
-            Op::NonZero { .. } | Op::Nms { .. } | Op::Unique { .. } | Op::If { .. } | Op::Loop { .. } => Depends::Inputs,
-            Op::Weight { index } if graph.weights()[*index as usize].data.is_none() => Depends::Inputs,
+            Op::NonZero { .. }
+            | Op::Nms { .. }
+            | Op::Unique { .. }
+            | Op::If { .. }
+            | Op::Loop { .. } => Depends::Inputs,
+            Op::Weight { index } if graph.weights()[*index as usize].data.is_none() => {
+                Depends::Inputs
+            }
             Op::Weight { .. } => Depends::Weights,
             _ if graph.types(id).iter().any(|t| t.const_shape().is_none()) => Depends::Inputs,
             _ => Depends::Literals,
@@ -60,7 +66,8 @@ pub fn fold_small(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, Pas
         if let Some(splat) = value.splat_value() {
             let op = Op::Splat { value: ScalarConst::from_value(splat), dtype: value.dtype() };
             let node = next.add(op, &[])?;
-            let shape: Vec<tgc_ir::Dim> = value.shape().iter().map(|d| tgc_ir::Dim::Const(*d as i64)).collect();
+            let shape: Vec<tgc_ir::Dim> =
+                value.shape().iter().map(|d| tgc_ir::Dim::Const(*d as i64)).collect();
             return next.expand(node, &shape);
         }
         next.add(Op::Constant { value: ConstTensor(Arc::new(value)) }, &[])
@@ -86,7 +93,11 @@ pub fn fold_weights(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, P
     // A root is read by something that is not itself folded.
     let roots: Vec<NodeId> = graph
         .ids()
-        .filter(|id| worth(*id) && (is_output[id.index()] || users[id.index()].iter().any(|u| live[u.index()] && !worth(*u))))
+        .filter(|id| {
+            worth(*id)
+                && (is_output[id.index()]
+                    || users[id.index()].iter().any(|u| live[u.index()] && !worth(*u)))
+        })
         .collect();
     replace(graph, &roots, context, |next, value| Ok(next.weight("folded", value)))
 }
@@ -121,7 +132,11 @@ fn replace(
             values[id.index()] = Some(evaluator.value(id).to_tensor());
         }
     }
-    let mut at = graph.ids().filter(|id| graph.live()[id.index()] || graph.inputs().contains(id)).collect::<Vec<_>>().into_iter();
+    let mut at = graph
+        .ids()
+        .filter(|id| graph.live()[id.index()] || graph.inputs().contains(id))
+        .collect::<Vec<_>>()
+        .into_iter();
     rebuild(graph, |next, op, operands| {
         let id = at.next().expect("rebuild visits live nodes and inputs in order");
         match values[id.index()].take() {

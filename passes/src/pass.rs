@@ -34,7 +34,13 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// No fuel limit.
     pub fn new(cost: &'a dyn CostModel, rules: &'a RuleSet) -> Context<'a> {
-        Context { cost, rules, fuel: None, fired: Default::default(), saturation: Default::default() }
+        Context {
+            cost,
+            rules,
+            fuel: None,
+            fired: Default::default(),
+            saturation: Default::default(),
+        }
     }
 
     /// Takes one unit of fuel for a rewrite of this name; false when there is
@@ -87,12 +93,36 @@ pub enum PassError {
 
 /// Every pass, in the order of the default pipeline.
 pub const PASSES: &[Pass] = &[
-    Pass { name: "canonicalise", summary: "literals to rank 0 and to the right, views composed", run: crate::canon::run },
-    Pass { name: "fold", summary: "evaluate small values that depend on literals only", run: crate::fold::fold_small },
-    Pass { name: "saturate", summary: "equality saturation with the recognise rules, then extraction", run: crate::egraph::run },
-    Pass { name: "fuse-attention", summary: "contract(softmax chain(contract)) becomes attend", run: crate::attention::run },
-    Pass { name: "merge-siblings", summary: "contractions of one value with weights of equal form become one", run: crate::siblings::run },
-    Pass { name: "fold-weights", summary: "evaluate what depends on weights only", run: crate::fold::fold_weights },
+    Pass {
+        name: "canonicalise",
+        summary: "literals to rank 0 and to the right, views composed",
+        run: crate::canon::run,
+    },
+    Pass {
+        name: "fold",
+        summary: "evaluate small values that depend on literals only",
+        run: crate::fold::fold_small,
+    },
+    Pass {
+        name: "saturate",
+        summary: "equality saturation with the recognise rules, then extraction",
+        run: crate::egraph::run,
+    },
+    Pass {
+        name: "fuse-attention",
+        summary: "contract(softmax chain(contract)) becomes attend",
+        run: crate::attention::run,
+    },
+    Pass {
+        name: "merge-siblings",
+        summary: "contractions of one value with weights of equal form become one",
+        run: crate::siblings::run,
+    },
+    Pass {
+        name: "fold-weights",
+        summary: "evaluate what depends on weights only",
+        run: crate::fold::fold_weights,
+    },
     Pass { name: "prune", summary: "drop what no output needs", run: prune },
 ];
 
@@ -127,7 +157,8 @@ pub fn run_passes(
             (pass.run)(&current, context)?
         };
         if verify_each {
-            verify(&next).map_err(|(_, violation)| PassError::Wrong { pass: pass.name, violation })?;
+            verify(&next)
+                .map_err(|(_, violation)| PassError::Wrong { pass: pass.name, violation })?;
         }
         observer.after(pass, &current, &next);
         current = next;

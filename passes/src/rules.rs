@@ -64,7 +64,9 @@ impl Term {
     pub(crate) fn variables<'a>(&'a self, out: &mut Vec<&'a str>) {
         match self {
             Term::Var(name) => out.push(name),
-            Term::Op(_, operands, attrs) => operands.iter().chain(attrs).for_each(|t| t.variables(out)),
+            Term::Op(_, operands, attrs) => {
+                operands.iter().chain(attrs).for_each(|t| t.variables(out))
+            }
             Term::Call(_, args) => out.extend(args.iter().map(String::as_str)),
             Term::Number(..) | Term::Attr(_) => {}
         }
@@ -76,7 +78,9 @@ impl Term {
             Term::Attr(attr) => {
                 out.insert(attr.clone());
             }
-            Term::Op(_, operands, attrs) => operands.iter().chain(attrs).for_each(|t| t.attributes(out)),
+            Term::Op(_, operands, attrs) => {
+                operands.iter().chain(attrs).for_each(|t| t.attributes(out))
+            }
             Term::Var(_) | Term::Number(..) | Term::Call(..) => {}
         }
     }
@@ -149,7 +153,9 @@ fn commuted(term: &Term) -> Vec<Term> {
         let forms = commuted(operand);
         choices = choices
             .iter()
-            .flat_map(|prefix| forms.iter().map(move |f| prefix.iter().cloned().chain([f.clone()]).collect()))
+            .flat_map(|prefix| {
+                forms.iter().map(move |f| prefix.iter().cloned().chain([f.clone()]).collect())
+            })
             .take(VARIANTS_MAX)
             .collect();
     }

@@ -50,7 +50,10 @@ pub fn run(graph: &Graph, context: &mut Context<'_>) -> Result<Graph, PassError>
     }
     let mut chosen: Vec<(Key, Vec<Member>)> = Vec::new();
     for (key, members) in groups {
-        if members.len() > 1 && pays(graph, &key, &members, context) && context.spend("merge-siblings") {
+        if members.len() > 1
+            && pays(graph, &key, &members, context)
+            && context.spend("merge-siblings")
+        {
             chosen.push((key, members));
         }
     }
@@ -87,7 +90,10 @@ fn member_of(graph: &Graph, users: &[Vec<NodeId>], id: NodeId) -> Option<(Key, M
             let other = graph.operands(*add).iter().copied().find(|o| *o != id)?;
             let shape = graph.shape(other);
             let is_vector = shape.len() == graph.shape(id).len()
-                && shape.iter().enumerate().all(|(a, d)| if a == out_axis { *d == width } else { d.is(1) });
+                && shape
+                    .iter()
+                    .enumerate()
+                    .all(|(a, d)| if a == out_axis { *d == width } else { d.is(1) });
             (is_vector && is_weight_only(graph, other)).then_some((*add, other))
         }
         _ => None,
@@ -139,13 +145,17 @@ fn rebuild(graph: &Graph, chosen: &[(Key, Vec<Member>)]) -> Result<Graph, PassEr
                     None => merge(graph, &mut next, &map, key, members)?,
                 };
                 merged[g] = Some(product);
-                let (_, axis) = wide_axis(&key_spec(key, members)).expect("members have a wide axis");
+                let (_, axis) =
+                    wide_axis(&key_spec(key, members)).expect("members have a wide axis");
                 let start = Dim::sum(members[..i].iter().map(|m| &m.width));
                 next.slice(product, axis, start, 1, members[i].width.clone())?
             }
             None => {
-                let operands: Operands =
-                    graph.operands(id).iter().map(|o| map[o.index()].expect("operands come first")).collect();
+                let operands: Operands = graph
+                    .operands(id)
+                    .iter()
+                    .map(|o| map[o.index()].expect("operands come first"))
+                    .collect();
                 let names: Vec<_> = graph.locations(id).iter().cloned().collect();
                 next.set_location(&names);
                 next.add(graph.op(id).clone(), &operands)?

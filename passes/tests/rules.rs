@@ -10,7 +10,8 @@ const INSTANCES: usize = 192;
 fn every_builtin_rule_holds() {
     let set = RuleSet::builtin();
     let reports: Vec<_> = set.rules.iter().map(|rule| check_rule(rule, 1, INSTANCES)).collect();
-    let wrong: Vec<String> = reports.iter().filter(|r| !r.holds()).map(ToString::to_string).collect();
+    let wrong: Vec<String> =
+        reports.iter().filter(|r| !r.holds()).map(ToString::to_string).collect();
     assert!(wrong.is_empty(), "{} of {} rules:\n{}", wrong.len(), reports.len(), wrong.join("\n"));
 }
 
@@ -20,11 +21,13 @@ fn wrong_rules_are_caught() {
     set.add_text("wrong.rules", include_str!("wrong.rules")).expect("reads");
     assert!(set.rules.len() >= 30);
     let reports: Vec<_> = set.rules.iter().map(|rule| check_rule(rule, 1, INSTANCES)).collect();
-    let passed: Vec<String> = reports.iter().filter(|r| r.holds()).map(ToString::to_string).collect();
+    let passed: Vec<String> =
+        reports.iter().filter(|r| r.holds()).map(ToString::to_string).collect();
     assert!(passed.is_empty(), "not caught:\n{}", passed.join("\n"));
     // Most by a counterexample, not because nothing was reached.
     let refuted = reports.iter().filter(|r| r.failure.is_some()).count();
-    let unreached: Vec<String> = reports.iter().filter(|r| r.failure.is_none()).map(ToString::to_string).collect();
+    let unreached: Vec<String> =
+        reports.iter().filter(|r| r.failure.is_none()).map(ToString::to_string).collect();
     assert!(refuted >= 30 && refuted + 8 >= reports.len(), "{}", unreached.join("\n"));
 }
 

@@ -1,8 +1,9 @@
 //! Runs an engine file on a GPU and compares with expected outputs:
-//! `cuda_run ENGINE.tgc FOLDER [RUNS]`, where FOLDER holds `input_0.npy` … in
+//! `cuda_run ENGINE.tgc FOLDER [RUNS] [LIMIT]`, where FOLDER holds `input_0.npy` … in
 //! the order of the signature and `output_0.npy` …. The first run launches
 //! kernels one by one, the second captures graphs, later ones replay them;
-//! every run is compared. Exit status 1 when an output is off.
+//! every run is compared. Exit status 1 when an output is off by more than
+//! LIMIT (1e-3) times its largest magnitude.
 
 use std::fs;
 use std::path::Path;
@@ -17,9 +18,10 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [engine, folder, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: cuda_run ENGINE.tgc FOLDER [RUNS]".into());
+        return Err("usage: cuda_run ENGINE.tgc FOLDER [RUNS] [LIMIT]".into());
     };
     let runs = rest.first().map_or(Ok(3), |n| n.parse::<usize>())?;
+    let limit = rest.get(1).map_or(Ok(1e-3), |n| n.parse::<f64>())?;
     let inputs = numbered(Path::new(folder), "input")?;
     let expected = numbered(Path::new(folder), "output")?;
     let mut instance = open(&Engine::load(Path::new(engine))?)?;
@@ -28,9 +30,10 @@ fn main() -> Result<(), Failure> {
         let start = Instant::now();
         let outputs = instance.run(&inputs)?;
         let ms = start.elapsed().as_secs_f64() * 1e3;
-        let worst = compare(&outputs, &expected)?;
-        is_right &= worst < 1e-3;
-        println!("run {run}: {ms:.1} ms, error {worst:.2e} of the largest magnitude");
+        let errors = compare(&outputs, &expected)?;
+        is_right &= errors.iter().all(|e| *e <= limit);
+        let shown: Vec<String> = errors.iter().map(|e| format!("{e:.1e}")).collect();
+        println!("run {run}: {ms:.1} ms, errors by output {}", shown.join(", "));
     }
     println!(
         "{} bytes on the device, {} graphs captured",
@@ -104,22 +107,25 @@ fn read_npy(bytes: &[u8]) -> Result<Tensor, Failure> {
     Ok(Tensor::new(dtype, shape, bytes[start + length..].to_vec().into())?)
 }
 
-/// Largest difference over all outputs, as a share of the output's largest magnitude.
-fn compare(found: &[Tensor], expected: &[Tensor]) -> Result<f64, Failure> {
-    let mut worst = 0f64;
-    for (n, (found, expected)) in found.iter().zip(expected).enumerate() {
+/// Per output, the largest difference as a share of its largest magnitude.
+fn compare(found: &[Tensor], expected: &[Tensor]) -> Result<Vec<f64>, Failure> {
+    if found.len() != expected.len() {
+        let (f, e) = (found.len(), expected.len());
+        return Err(format!("there are {f} outputs instead of {e}").into());
+    }
+    let error = |(n, (found, expected)): (usize, (&Tensor, &Tensor))| {
         if found.shape() != expected.shape() || found.dtype() != expected.dtype() {
             let (f, e) = (found.shape(), expected.shape());
             return Err(format!("output {n} is {f:?} instead of {e:?}").into());
         }
         let (found, expected) = (found.to_f64(), expected.to_f64());
         let largest = expected.iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
-        for (f, e) in found.iter().zip(&expected) {
-            if f != e && !(f.is_nan() && e.is_nan()) {
-                let error = (f - e).abs() / largest.max(f64::MIN_POSITIVE);
-                worst = worst.max(if error.is_nan() { f64::INFINITY } else { error });
-            }
-        }
-    }
-    Ok(worst)
+        let differing =
+            found.iter().zip(&expected).filter(|(f, e)| f != e && !(f.is_nan() && e.is_nan()));
+        let share = |(f, e): (&f64, &f64)| (f - e).abs() / largest.max(f64::MIN_POSITIVE);
+        // NaN against a number counts as infinitely wrong.
+        let share = differing.map(share).map(|s| if s.is_nan() { f64::INFINITY } else { s });
+        Ok(share.fold(0.0, f64::max))
+    };
+    found.iter().zip(expected).enumerate().map(error).collect()
 }

@@ -187,7 +187,11 @@ impl Compiling {
             },
             threads: self.jobs.max(1),
             auto_state: self.state.is_some(),
-            capacities: self.capacities.iter().map(|c| parse_capacity(c)).collect::<Result<_, _>>()?,
+            capacities: self
+                .capacities
+                .iter()
+                .map(|c| parse_capacity(c))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -108,5 +108,6 @@ pub fn row(tensor: &Tensor, i: usize) -> Tensor {
     let mut shape = tensor.shape().to_vec();
     let rows = std::mem::replace(&mut shape[0], 1);
     let width = tensor.bytes().len() / rows;
-    Tensor::new(tensor.dtype(), shape, tensor.bytes().slice(i * width..(i + 1) * width)).expect("a row")
+    Tensor::new(tensor.dtype(), shape, tensor.bytes().slice(i * width..(i + 1) * width))
+        .expect("a row")
 }

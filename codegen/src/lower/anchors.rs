@@ -8,7 +8,7 @@ use tgc_ir::kernel_program::{
     Access, Anchor, Attend, Body, Cell, Contract, Conv, Epilogue, InstKind, Loops, Operand, Pool,
     ReduceOp, Rnn, Rows, Scan, Scatter, ScatterOp, Sort, Store, axis, value_index,
 };
-use tgc_ir::partition::{Partition, Region};
+use tgc_ir::partition::Region;
 use tgc_ir::spec::{AttendSpec, ContractSpec, ConvSpec, Group, Label, PoolSpec, RnnSpec, Role};
 use tgc_ir::{Graph, NodeId, Op};
 
@@ -18,7 +18,6 @@ use crate::lower::emit::{Emitter, axes_of, compute_dtype};
 
 pub(crate) struct Lowering<'a> {
     pub(crate) graph: &'a Graph,
-    pub(crate) partition: &'a Partition,
     pub(crate) region: &'a Region,
     pub(crate) arguments: Arguments<'a>,
 }

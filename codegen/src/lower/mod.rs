@@ -9,8 +9,8 @@ mod anchors;
 mod emit;
 
 use tgc_ir::dim::Dim;
-use tgc_ir::kernel_program::{Access, Anchor, Buffer, KernelProgram};
-use tgc_ir::partition::{Partition, Region};
+use tgc_ir::kernel_program::{Access, Buffer, KernelProgram};
+use tgc_ir::partition::Region;
 use tgc_ir::plan::HostOp;
 use tgc_ir::{Graph, NodeId, Op};
 
@@ -78,7 +78,6 @@ impl Arguments<'_> {
 /// Lowers one region.
 pub fn lower(
     graph: &Graph,
-    partition: &Partition,
     region: &Region,
     layout: &dyn Layout,
 ) -> Result<Lowered, CodegenError> {
@@ -86,7 +85,7 @@ pub fn lower(
         return Ok(host);
     }
     let arguments = Arguments { graph, layout, buffers: Vec::new(), nodes: Vec::new() };
-    let mut lowering = anchors::Lowering { graph, partition, region, arguments };
+    let mut lowering = anchors::Lowering { graph, region, arguments };
     let anchor = lowering.anchor()?;
     let program =
         KernelProgram { name: String::new(), buffers: lowering.arguments.buffers, anchor };
@@ -139,9 +138,4 @@ fn order_buffers(program: &mut KernelProgram, arguments: &mut Vec<NodeId>) {
     program.buffers = order.iter().map(|i| program.buffers[*i as usize].clone()).collect();
     *arguments = order.iter().map(|i| arguments[*i as usize]).collect();
     program.map_buffers(&|b| place[b as usize]);
-}
-
-/// A pure loop over every element of a value.
-pub(crate) fn is_loops(program: &KernelProgram) -> bool {
-    matches!(program.anchor, Anchor::Loops(_))
 }

@@ -41,7 +41,7 @@ pub fn build(graph: &Graph, partition: &Partition, target: &str) -> Result<Plan,
     let (inputs, outputs) = builder.ports();
     let mut steps = Vec::new();
     for region in &partition.regions {
-        let lowered = lower(graph, partition, region, &layout)?;
+        let lowered = lower(graph, region, &layout)?;
         steps.push(builder.step(lowered, provenance(graph, &region.nodes)));
     }
     builder.fill_repeated_outputs(&outputs, &mut steps);

@@ -23,12 +23,18 @@ struct Writer {
 
 /// The encoder with this many layers.
 pub(crate) fn bert(layers: usize) -> Graph {
-    let mut w = Writer { graph: Graph::new("bert"), batch: Dim::symbol("B"), seq: Dim::symbol("S") };
+    let mut w =
+        Writer { graph: Graph::new("bert"), batch: Dim::symbol("B"), seq: Dim::symbol("S") };
     for symbol in ["B", "S"] {
         w.graph.facts.bound(tgc_ir::dim::Symbol::new(symbol), tgc_ir::facts::Bounds::default());
     }
-    let embedded = w.graph.input("embedded", TensorType::new(DType::F32, [w.batch.clone(), w.seq.clone(), Dim::Const(HIDDEN)]));
-    let mask = w.graph.input("attention_mask", TensorType::new(DType::I64, [w.batch.clone(), w.seq.clone()]));
+    let embedded = w.graph.input(
+        "embedded",
+        TensorType::new(DType::F32, [w.batch.clone(), w.seq.clone(), Dim::Const(HIDDEN)]),
+    );
+    let mask = w
+        .graph
+        .input("attention_mask", TensorType::new(DType::I64, [w.batch.clone(), w.seq.clone()]));
     let mask = w.mask(mask);
     let mut x = w.layer_norm(embedded);
     for _ in 0..layers {
@@ -42,7 +48,8 @@ impl Writer {
     fn weight(&mut self, shape: &[i64]) -> NodeId {
         let index = self.graph.weights().len();
         let ty = TensorType::new(DType::F32, shape.iter().map(|d| Dim::Const(*d)));
-        let index = self.graph.push_weight(Weight { name: format!("w{index}").into(), ty, data: None });
+        let index =
+            self.graph.push_weight(Weight { name: format!("w{index}").into(), ty, data: None });
         self.add(Op::Weight { index: index as i64 }, &[])
     }
 
@@ -52,7 +59,8 @@ impl Writer {
 
     fn map(&mut self, op: ScalarOp, operands: &[NodeId]) -> NodeId {
         let rank = operands.iter().map(|o| self.graph.shape(*o).len()).max().unwrap_or(0);
-        let raised: Vec<NodeId> = operands.iter().map(|o| self.graph.raise_rank(*o, rank).expect("raises")).collect();
+        let raised: Vec<NodeId> =
+            operands.iter().map(|o| self.graph.raise_rank(*o, rank).expect("raises")).collect();
         self.add(Op::Scalar(op), &raised)
     }
 

@@ -41,12 +41,38 @@ impl ClassData {
     }
 }
 
+/// A float in total order.
+#[derive(Clone, Copy, Debug)]
+struct OrderedFloat(f64);
+
+impl Ord for OrderedFloat {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for OrderedFloat {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for OrderedFloat {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for OrderedFloat {}
+
 /// The interner and facts of one compilation.
 pub(crate) struct Tensors {
     pub(crate) facts: Facts,
     pub(crate) attrs: IndexSet<Attr>,
     pub(crate) leaves: IndexSet<Op>,
     leaf_types: Vec<TensorType>,
+    /// Float literals by element type and value.
+    floats: BTreeSet<(tgc_ir::DType, OrderedFloat)>,
     pub(crate) locations: IndexSet<Arc<str>>,
     /// Applications per rule.
     pub(crate) fired: BTreeMap<String, u64>,
@@ -61,6 +87,7 @@ impl Tensors {
             attrs: rules.literals.iter().cloned().collect(),
             leaves: IndexSet::new(),
             leaf_types: Vec::new(),
+            floats: BTreeSet::new(),
             locations: IndexSet::new(),
             fired: BTreeMap::new(),
             rejected: 0,
@@ -77,6 +104,11 @@ impl Tensors {
         let (index, is_new) = self.leaves.insert_full(op.clone());
         if is_new {
             self.leaf_types.push(ty.clone());
+            if let Op::Splat { value, dtype } = op
+                && dtype.is_float()
+            {
+                self.floats.insert((*dtype, OrderedFloat(value.as_f64())));
+            }
         }
         Node { kind: Kind::Leaf(index as u32), operands: 0, children: Default::default() }
     }
@@ -84,6 +116,17 @@ impl Tensors {
     /// A rank-0 literal.
     pub(crate) fn splat_node(&mut self, value: ScalarConst, dtype: tgc_ir::DType) -> Node {
         self.leaf_node(&Op::Splat { value, dtype }, &TensorType::scalar(dtype))
+    }
+
+    /// The float literal in use that differs from a computed one by rounding
+    /// only, or else the computed one. Without it, products of the same
+    /// factors in different orders are different literals, and rules that
+    /// merge factors never come to an end.
+    pub(crate) fn known_float(&self, value: f64, dtype: tgc_ir::DType) -> f64 {
+        let slack = value.abs() * dtype.epsilon().unwrap_or(0.0) * 2.0;
+        let range = (dtype, OrderedFloat(value - slack))..=(dtype, OrderedFloat(value + slack));
+        let distance = |x: &f64| OrderedFloat((x - value).abs());
+        self.floats.range(range).map(|(_, x)| x.0).min_by_key(distance).unwrap_or(value)
     }
 
     pub(crate) fn attr(&self, index: u32) -> &Attr {
@@ -98,9 +141,12 @@ impl Tensors {
                 let attrs: Vec<Attr> = node
                     .attr_ids()
                     .iter()
-                    .map(|id| self.attr(attr_of(*id).expect("attribute children are attributes")).clone())
+                    .map(|id| {
+                        self.attr(attr_of(*id).expect("attribute children are attributes")).clone()
+                    })
                     .collect();
-                Op::from_attrs(name_of(head), &attrs).expect("attributes were checked when the node was made")
+                Op::from_attrs(name_of(head), &attrs)
+                    .expect("attributes were checked when the node was made")
             }
             Kind::Attr(_) => Op::splat(0.0, tgc_ir::DType::F32),
         }
@@ -122,7 +168,8 @@ impl Tensors {
     fn op_data(egraph: &EGraph<Node, Self>, node: &Node) -> ClassData {
         let this = &egraph.analysis;
         let op = this.op_of(node, |id| egraph[id].data.attr);
-        let operands: Vec<&ClassData> = node.operand_ids().iter().map(|id| &egraph[*id].data).collect();
+        let operands: Vec<&ClassData> =
+            node.operand_ids().iter().map(|id| &egraph[*id].data).collect();
         let types = this.infer(&op, &operands);
         let is_random = matches!(op, Op::NonZero { .. } | Op::Nms { .. } | Op::Unique { .. });
         ClassData {
@@ -139,7 +186,8 @@ impl Tensors {
 fn fold_splat(op: &Op, operands: &[&ClassData]) -> Option<ScalarConst> {
     match op {
         Op::Scalar(scalar) => {
-            let values: Vec<_> = operands.iter().map(|d| d.splat.map(ScalarConst::value)).collect::<Option<_>>()?;
+            let values: Vec<_> =
+                operands.iter().map(|d| d.splat.map(ScalarConst::value)).collect::<Option<_>>()?;
             let operand = operands.last()?.ty()?.dtype;
             let value = scalar.evaluate(&values, operand);
             let result = match scalar.record().types {
@@ -148,7 +196,9 @@ fn fold_splat(op: &Op, operands: &[&ClassData]) -> Option<ScalarConst> {
             };
             Some(ScalarConst::from_value(round_to(value, result)))
         }
-        Op::Cast { to } => operands[0].splat.map(|s| ScalarConst::from_value(round_to(s.value(), *to))),
+        Op::Cast { to } => {
+            operands[0].splat.map(|s| ScalarConst::from_value(round_to(s.value(), *to)))
+        }
         Op::View { .. } => operands[0].splat,
         _ => None,
     }
@@ -170,7 +220,8 @@ impl Analysis<Node> for Tensors {
             Kind::Leaf(index) => {
                 let op = &egraph.analysis.leaves[index as usize];
                 let splat = if let Op::Splat { value, .. } = op { Some(*value) } else { None };
-                let is_const = matches!(op, Op::Splat { .. } | Op::Constant { .. } | Op::Weight { .. });
+                let is_const =
+                    matches!(op, Op::Splat { .. } | Op::Constant { .. } | Op::Weight { .. });
                 let ty = egraph.analysis.leaf_types[index as usize].clone();
                 ClassData { types: smallvec::smallvec![ty], splat, is_const, ..empty }
             }

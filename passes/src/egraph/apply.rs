@@ -14,7 +14,7 @@ use tgc_ir::scalar::traits::COMMUTATIVE;
 
 use crate::egraph::analysis::Tensors;
 use crate::egraph::language::{Kind, Node, head_of, name_of};
-use crate::rules::{Condition, Function, Guarded, Rule, RuleSet, Term};
+use crate::rules::{Class, Condition, Function, Guarded, Rule, RuleSet, Term};
 
 /// The rules of a set as egg rewrites, made once per set.
 #[derive(Clone, Default)]
@@ -40,7 +40,10 @@ fn compile(rules: &RuleSet) -> Vec<Rewrite<Node, Tensors>> {
         for (n, lhs) in rule.variants().into_iter().enumerate() {
             let applier = Applier::new(rule, &lhs, &rules.literals);
             let name = format!("{}#{n}", rule.name);
-            out.push(Rewrite::new(name, applier.pattern(), applier).expect("right sides only use bound variables"));
+            out.push(
+                Rewrite::new(name, applier.pattern(), applier)
+                    .expect("right sides only use bound variables"),
+            );
         }
     }
     out
@@ -54,7 +57,12 @@ enum Compact {
     Attr(u32),
     /// An attribute of a right side that no left side names.
     NewAttr(Attr),
-    Op { head: u16, commutes: bool, operands: Vec<Compact>, attrs: Vec<Compact> },
+    Op {
+        head: u16,
+        commutes: bool,
+        operands: Vec<Compact>,
+        attrs: Vec<Compact>,
+    },
     Call(Function, Vec<String>),
 }
 
@@ -99,31 +107,51 @@ impl Compact {
         }
     }
 
-    /// Whether the classes that stand for literals have their values.
-    fn literals_match(&self, egraph: &EGraph<Node, Tensors>, subst: &Subst) -> bool {
+    /// Whether the classes that stand for literals have their values: for an
+    /// exact rule the very number, else up to rounding.
+    fn literals_match(
+        &self,
+        egraph: &EGraph<Node, Tensors>,
+        subst: &Subst,
+        is_exact: bool,
+    ) -> bool {
         match self {
             Compact::Number(name, want) => {
                 let Some(data) = subst.get(*name).map(|id| &egraph[*id].data) else { return false };
                 let (Some(value), Some(ty)) = (data.splat, data.ty()) else { return false };
-                is_literal(value.as_f64(), *want, ty.dtype)
+                value.as_f64() == *want
+                    || (!is_exact && is_literal(value.as_f64(), *want, ty.dtype))
             }
-            Compact::Op { operands, attrs, .. } => operands.iter().chain(attrs).all(|t| t.literals_match(egraph, subst)),
+            Compact::Op { operands, attrs, .. } => {
+                operands.iter().chain(attrs).all(|t| t.literals_match(egraph, subst, is_exact))
+            }
             _ => true,
         }
     }
 
     /// The class of this left side under a match; `out` collects the classes
     /// of all its ops.
-    fn covered(&self, egraph: &EGraph<Node, Tensors>, subst: &Subst, out: &mut Vec<Id>) -> Option<Id> {
+    fn covered(
+        &self,
+        egraph: &EGraph<Node, Tensors>,
+        subst: &Subst,
+        out: &mut Vec<Id>,
+    ) -> Option<Id> {
         match self {
             Compact::Var(name) | Compact::Number(name, _) => subst.get(*name).copied(),
-            Compact::Attr(index) => {
-                egraph.lookup(Node { kind: Kind::Attr(*index), operands: 0, children: Default::default() })
-            }
+            Compact::Attr(index) => egraph.lookup(Node {
+                kind: Kind::Attr(*index),
+                operands: 0,
+                children: Default::default(),
+            }),
             Compact::Op { head, operands, attrs, .. } => {
                 let children: Option<SmallVec<[Id; 4]>> =
                     operands.iter().chain(attrs).map(|t| t.covered(egraph, subst, out)).collect();
-                let id = egraph.lookup(Node { kind: Kind::Op(*head), operands: operands.len() as u16, children: children? })?;
+                let id = egraph.lookup(Node {
+                    kind: Kind::Op(*head),
+                    operands: operands.len() as u16,
+                    children: children?,
+                })?;
                 out.push(id);
                 Some(id)
             }
@@ -135,6 +163,7 @@ impl Compact {
 /// Conditions and right side of one form of a rule.
 pub(crate) struct Applier {
     name: String,
+    is_exact: bool,
     conditions: Vec<Condition>,
     lhs: Compact,
     rhs: Compact,
@@ -159,7 +188,9 @@ impl Site<'_> {
     pub(crate) fn is_dim(&self, class: Id, want: &tgc_ir::Dim) -> bool {
         self.egraph[class].nodes.iter().any(|node| match node.kind {
             Kind::Leaf(n) => match &self.egraph.analysis.leaves[n as usize] {
-                tgc_ir::Op::DimValue { value } => self.egraph.analysis.facts.equal(value, want).is_yes(),
+                tgc_ir::Op::DimValue { value } => {
+                    self.egraph.analysis.facts.equal(value, want).is_yes()
+                }
                 _ => false,
             },
             Kind::Op(head) if name_of(head) == "cast" => self.is_dim(node.children[0], want),
@@ -229,6 +260,7 @@ impl Applier {
         names.dedup();
         Applier {
             name: rule.name.clone(),
+            is_exact: rule.class == Class::Exact,
             conditions: rule.conditions.clone(),
             lhs: Compact::new(lhs, literals),
             rhs: Compact::new(&rule.rhs, literals),
@@ -257,7 +289,7 @@ impl Applier {
         subst: &Subst,
         asks: &dyn Fn(&Condition) -> bool,
     ) -> Result<Id, Refusal> {
-        if !self.lhs.literals_match(egraph, subst) {
+        if !self.lhs.literals_match(egraph, subst, self.is_exact) {
             return Err(Refusal::Guard);
         }
         let site = Site { egraph, subst, vars: &self.vars };
@@ -269,18 +301,30 @@ impl Applier {
     }
 
     /// Adds a right side; `None` when a function has no value or a node no type.
-    fn build(&self, egraph: &mut EGraph<Node, Tensors>, subst: &Subst, term: &Compact, like: Id) -> Option<Id> {
+    fn build(
+        &self,
+        egraph: &mut EGraph<Node, Tensors>,
+        subst: &Subst,
+        term: &Compact,
+        like: Id,
+    ) -> Option<Id> {
         match term {
             Compact::Var(name) => subst.get(*name).copied(),
             Compact::Number(_, value) => {
                 let dtype = egraph[like].data.ty()?.dtype;
-                let value = if dtype.is_float() { ScalarConst::float(*value) } else { ScalarConst::Int(*value as i64) };
+                let value = if dtype.is_float() {
+                    ScalarConst::float(*value)
+                } else {
+                    ScalarConst::Int(*value as i64)
+                };
                 let node = egraph.analysis.splat_node(value, dtype);
                 Some(egraph.add(node))
             }
-            Compact::Attr(index) => {
-                Some(egraph.add(Node { kind: Kind::Attr(*index), operands: 0, children: Default::default() }))
-            }
+            Compact::Attr(index) => Some(egraph.add(Node {
+                kind: Kind::Attr(*index),
+                operands: 0,
+                children: Default::default(),
+            })),
             Compact::NewAttr(attr) => {
                 let node = egraph.analysis.attr_node(attr.clone());
                 Some(egraph.add(node))
@@ -312,7 +356,11 @@ impl Applier {
                 if *commutes {
                     order_literals_right(egraph, &mut children);
                 }
-                let id = egraph.add(Node { kind: Kind::Op(*head), operands: operands.len() as u16, children });
+                let id = egraph.add(Node {
+                    kind: Kind::Op(*head),
+                    operands: operands.len() as u16,
+                    children,
+                });
                 (!egraph[id].data.types.is_empty()).then_some(id)
             }
         }
@@ -323,7 +371,8 @@ impl Applier {
     fn spread_locations(&self, egraph: &mut EGraph<Node, Tensors>, subst: &Subst, root: Id) {
         let mut inner = Vec::new();
         self.lhs.covered(egraph, subst, &mut inner);
-        let names: Vec<u32> = inner.iter().flat_map(|id| egraph[*id].data.locations.iter().copied()).collect();
+        let names: Vec<u32> =
+            inner.iter().flat_map(|id| egraph[*id].data.locations.iter().copied()).collect();
         egraph[root].data.locations.extend(names);
     }
 }
@@ -351,7 +400,9 @@ fn same_type(egraph: &EGraph<Node, Tensors>, a: Id, b: Id) -> bool {
         && a.types.iter().zip(&b.types).all(|(x, y)| {
             x.dtype == y.dtype
                 && x.rank() == y.rank()
-                && x.shape.iter().zip(&y.shape).all(|(p, q)| egraph.analysis.facts.equal(p, q).is_yes())
+                && x.shape
+                    .iter()
+                    .zip(&y.shape)
+                    .all(|(p, q)| egraph.analysis.facts.equal(p, q).is_yes())
         })
 }
-

@@ -29,12 +29,18 @@ struct Best {
 }
 
 /// Chooses the cheapest acyclic node of every class that roots can need.
-pub(crate) fn extract(egraph: &EGraph<Node, Tensors>, roots: &[Id], cost: &dyn CostModel) -> Choice {
+pub(crate) fn extract(
+    egraph: &EGraph<Node, Tensors>,
+    roots: &[Id],
+    cost: &dyn CostModel,
+) -> Choice {
     let mut search = Search::new(egraph, reachable(egraph, roots), cost);
     // Until nothing improves: children settle before their users.
     while search.round() {}
     let chosen = search.classes.iter().zip(&search.best);
-    Choice { best: chosen.filter_map(|(class, best)| Some((*class, best.as_ref()?.index))).collect() }
+    Choice {
+        best: chosen.filter_map(|(class, best)| Some((*class, best.as_ref()?.index))).collect(),
+    }
 }
 
 /// A set of classes by position.
@@ -87,13 +93,17 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(egraph: &'a EGraph<Node, Tensors>, classes: Vec<Id>, cost: &dyn CostModel) -> Self {
-        let position: FxHashMap<Id, u32> = classes.iter().enumerate().map(|(i, c)| (*c, i as u32)).collect();
+        let position: FxHashMap<Id, u32> =
+            classes.iter().enumerate().map(|(i, c)| (*c, i as u32)).collect();
         let candidate = |(index, node): (usize, &Node)| Candidate {
             index,
             price: price(egraph, node, cost),
             operands: node.operand_ids().iter().map(|o| position[&egraph.find(*o)]).collect(),
         };
-        let candidates = classes.iter().map(|c| egraph[*c].nodes.iter().enumerate().map(candidate).collect()).collect();
+        let candidates = classes
+            .iter()
+            .map(|c| egraph[*c].nodes.iter().enumerate().map(candidate).collect())
+            .collect();
         let best = classes.iter().map(|_| None).collect();
         Search { egraph, classes, candidates, best }
     }
@@ -106,7 +116,8 @@ impl<'a> Search<'a> {
                 let Some(found) = self.cost_of(at, &self.candidates[at][n]) else { continue };
                 let is_better = self.best[at].as_ref().is_none_or(|b| {
                     found.total < b.total
-                        || (found.total == b.total && prints_before(self.egraph, self.classes[at], found.index, b.index))
+                        || (found.total == b.total
+                            && prints_before(self.egraph, self.classes[at], found.index, b.index))
                 });
                 if is_better {
                     self.best[at] = Some(found);
@@ -124,13 +135,17 @@ impl<'a> Search<'a> {
         let mut operands: Vec<&Best> = Vec::with_capacity(candidate.operands.len());
         for operand in &candidate.operands {
             let found = self.best[*operand as usize].as_ref()?;
-            if *operand as usize == at || found.set.has(at) || found.total.saturating_add(candidate.price) > limit {
+            if *operand as usize == at
+                || found.set.has(at)
+                || found.total.saturating_add(candidate.price) > limit
+            {
                 return None;
             }
             operands.push(found);
         }
         operands.sort_by_key(|b| std::cmp::Reverse(b.total));
-        let (mut set, mut total) = operands.first().map_or_else(Default::default, |b| (b.set.clone(), b.total));
+        let (mut set, mut total) =
+            operands.first().map_or_else(Default::default, |b| (b.set.clone(), b.total));
         for operand in operands.iter().skip(1) {
             set.absorb(&operand.set, |new| {
                 let price = self.best[new].as_ref().map_or(0, |b| b.price);
@@ -177,7 +192,8 @@ fn price(egraph: &EGraph<Node, Tensors>, node: &Node, cost: &dyn CostModel) -> P
         return 1;
     }
     let op = egraph.analysis.op_of(node, |id| egraph[id].data.attr);
-    let operands: Vec<TensorType> = node.operand_ids().iter().filter_map(|id| egraph[*id].data.ty().cloned()).collect();
+    let operands: Vec<TensorType> =
+        node.operand_ids().iter().filter_map(|id| egraph[*id].data.ty().cloned()).collect();
     let id = egraph.lookup(node.clone());
     let types = id.map(|id| egraph[id].data.types.clone()).unwrap_or_default();
     cost.node(&op, &operands, &types).max(1)
@@ -208,7 +224,8 @@ impl Choice {
     pub(crate) fn order(&self, egraph: &EGraph<Node, Tensors>, roots: &[Id]) -> Vec<Id> {
         let mut order = Vec::new();
         let mut seen: rustc_hash::FxHashSet<Id> = rustc_hash::FxHashSet::default();
-        let mut stack: Vec<(Id, bool)> = roots.iter().rev().map(|r| (egraph.find(*r), false)).collect();
+        let mut stack: Vec<(Id, bool)> =
+            roots.iter().rev().map(|r| (egraph.find(*r), false)).collect();
         while let Some((id, is_done)) = stack.pop() {
             if is_done {
                 order.push(id);

@@ -49,7 +49,9 @@ impl Language for Node {
     }
 
     fn matches(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.operands == other.operands && self.children.len() == other.children.len()
+        self.kind == other.kind
+            && self.operands == other.operands
+            && self.children.len() == other.children.len()
     }
 
     fn children(&self) -> &[Id] {

@@ -17,8 +17,11 @@ pub(crate) fn load(egraph: &mut EGraph<Node, Tensors>, graph: &Graph) -> Vec<Opt
             // Weights have their type from the graph's table.
             egraph.analysis.leaf_node(op, graph.ty(id))
         } else {
-            let operands: Vec<Id> =
-                graph.operands(id).iter().map(|o| map[o.index()].expect("operands come first")).collect();
+            let operands: Vec<Id> = graph
+                .operands(id)
+                .iter()
+                .map(|o| map[o.index()].expect("operands come first"))
+                .collect();
             let mut children: smallvec::SmallVec<[Id; 4]> = operands.iter().copied().collect();
             for attr in op.attrs() {
                 let node = egraph.analysis.attr_node(attr);
@@ -28,8 +31,11 @@ pub(crate) fn load(egraph: &mut EGraph<Node, Tensors>, graph: &Graph) -> Vec<Opt
             Node { kind: Kind::Op(head), operands: operands.len() as u16, children }
         };
         let class = egraph.add(node);
-        let names: Vec<u32> =
-            graph.locations(id).iter().map(|n| egraph.analysis.locations.insert_full(n.clone()).0 as u32).collect();
+        let names: Vec<u32> = graph
+            .locations(id)
+            .iter()
+            .map(|n| egraph.analysis.locations.insert_full(n.clone()).0 as u32)
+            .collect();
         egraph[class].data.locations.extend(names);
         map[id.index()] = Some(class);
     }

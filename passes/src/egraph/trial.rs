@@ -85,7 +85,8 @@ impl Trial {
     /// An op; `None` when it has no type.
     pub(crate) fn op(&mut self, name: &str, operands: &[Id], attrs: &[Id]) -> Option<Id> {
         let children = operands.iter().chain(attrs).copied().collect();
-        let node = Node { kind: Kind::Op(head_of(name)?), operands: operands.len() as u16, children };
+        let node =
+            Node { kind: Kind::Op(head_of(name)?), operands: operands.len() as u16, children };
         let id = self.push(node);
         self.ty(id).is_some().then_some(id)
     }
@@ -158,9 +159,15 @@ impl Trial {
         for (id, node) in &self.steps {
             let op = self.egraph.analysis.op_of(node, |id| self.egraph[id].data.attr);
             let attrs: Vec<String> = op.attrs().iter().map(Attr::to_text).collect();
-            let operands: Vec<String> = node.operand_ids().iter().map(|o| format!("%{o}")).collect();
+            let operands: Vec<String> =
+                node.operand_ids().iter().map(|o| format!("%{o}")).collect();
             let ty = self.ty(*id).map(TensorType::to_string).unwrap_or_default();
-            lines.push(format!("  %{id} = {} {} {{{}}} : {ty}", op.name(), operands.join(", "), attrs.join("; ")));
+            lines.push(format!(
+                "  %{id} = {} {} {{{}}} : {ty}",
+                op.name(),
+                operands.join(", "),
+                attrs.join("; ")
+            ));
         }
         lines.join("\n")
     }
@@ -174,7 +181,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn node(&mut self, node: &Node, values: &FxHashMap<Id, Arc<Array>>) -> Result<Arc<Array>, EvalError> {
+    fn node(
+        &mut self,
+        node: &Node,
+        values: &FxHashMap<Id, Arc<Array>>,
+    ) -> Result<Arc<Array>, EvalError> {
         let egraph = &self.trial.egraph;
         let op = egraph.analysis.op_of(node, |id| egraph[id].data.attr);
         if let Some(value) = (self.inputs)(&op) {
@@ -185,7 +196,8 @@ impl Run<'_> {
         let mut operands = Vec::new();
         for (i, operand) in node.operand_ids().iter().enumerate() {
             let ty = egraph[*operand].data.ty().expect("operands of typed nodes have types");
-            operands.push((graph.input(&format!("x{i}"), ty.clone()), &values[&egraph.find(*operand)]));
+            operands
+                .push((graph.input(&format!("x{i}"), ty.clone()), &values[&egraph.find(*operand)]));
         }
         let ids: Vec<_> = operands.iter().map(|(id, _)| *id).collect();
         let root = graph.add(op, &ids)?;
@@ -201,14 +213,19 @@ impl Run<'_> {
     }
 
     /// Evaluates a class through its leaf, or else its first node.
-    fn class(&mut self, id: Id, values: &mut FxHashMap<Id, Arc<Array>>) -> Result<Arc<Array>, EvalError> {
+    fn class(
+        &mut self,
+        id: Id,
+        values: &mut FxHashMap<Id, Arc<Array>>,
+    ) -> Result<Arc<Array>, EvalError> {
         let egraph = &self.trial.egraph;
         let id = egraph.find(id);
         if let Some(known) = values.get(&id) {
             return Ok(known.clone());
         }
         let nodes = &egraph[id].nodes;
-        let node = nodes.iter().find(|n| matches!(n.kind, Kind::Leaf(_))).unwrap_or(&nodes[0]).clone();
+        let node =
+            nodes.iter().find(|n| matches!(n.kind, Kind::Leaf(_))).unwrap_or(&nodes[0]).clone();
         for operand in node.operand_ids() {
             self.class(*operand, values)?;
         }

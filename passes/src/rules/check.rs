@@ -51,7 +51,10 @@ impl std::fmt::Display for RuleReport {
         match failure {
             Some(failure) => write!(f, "{rule}: wrong after {reached} instances: {failure}"),
             None if *reached < REACHED_MIN => {
-                write!(f, "{rule}: only {reached} of {drawn} draws were instances, {REACHED_MIN} are needed")
+                write!(
+                    f,
+                    "{rule}: only {reached} of {drawn} draws were instances, {REACHED_MIN} are needed"
+                )
             }
             None => write!(f, "{rule}: {reached} instances of {drawn} draws hold"),
         }
@@ -63,7 +66,9 @@ impl std::fmt::Display for RuleReport {
 pub fn check_rule(rule: &Rule, seed: u64, instances: usize) -> RuleReport {
     let mut report = RuleReport { rule: rule.name.clone(), drawn: 0, reached: 0, failure: None };
     let variants = rule.variants();
-    let mut rng = Rng::new(seed ^ rule.name.bytes().fold(0, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)));
+    let mut rng = Rng::new(
+        seed ^ rule.name.bytes().fold(0, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)),
+    );
     while report.reached < instances && report.drawn < instances * DRAWS_PER_INSTANCE {
         report.drawn += 1;
         let lhs = &variants[rng.below(variants.len())];
@@ -92,7 +97,8 @@ fn try_instance(
     let mode = if is_exact { Mode::Rounded } else { Mode::Exact };
     let inputs = |op: &Op| match op {
         Op::Input { name, ty } => {
-            let own = name.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+            let own =
+                name.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
             array_for(ty, binding, &mut Rng::new(own), is_exact)
         }
         _ => None,
@@ -104,15 +110,25 @@ fn try_instance(
         reached = true;
         let wrong = |what: String| format!("{what}\nwith {:?}\n{}", binding.0, trial.text());
         let inferred = binding.extents(&sides.rhs_type.shape);
-        if inferred.as_deref() != Some(&sides.rhs.shape) || sides.rhs_type.dtype != sides.rhs.dtype {
-            return Err(wrong(format!("inferred {}, evaluated {:?}", sides.rhs_type, sides.rhs.shape)));
+        if inferred.as_deref() != Some(&sides.rhs.shape) || sides.rhs_type.dtype != sides.rhs.dtype
+        {
+            return Err(wrong(format!(
+                "inferred {}, evaluated {:?}",
+                sides.rhs_type, sides.rhs.shape
+            )));
         }
         if sides.lhs.shape != sides.rhs.shape || sides.lhs.dtype != sides.rhs.dtype {
-            return Err(wrong(format!("left is {:?}, right {:?}", sides.lhs.shape, sides.rhs.shape)));
+            return Err(wrong(format!(
+                "left is {:?}, right {:?}",
+                sides.lhs.shape, sides.rhs.shape
+            )));
         }
-        let values = |a: &tgc_ir::eval::Array| (0..a.len()).map(|i| a.get(i)).collect::<Vec<Value>>();
+        let values =
+            |a: &tgc_ir::eval::Array| (0..a.len()).map(|i| a.get(i)).collect::<Vec<Value>>();
         let (left, right) = (values(&sides.lhs), values(&sides.rhs));
-        if let Some(at) = values::first_difference(&left, &right, is_exact, trial.coarsest_epsilon()) {
+        if let Some(at) =
+            values::first_difference(&left, &right, is_exact, trial.coarsest_epsilon())
+        {
             return Err(wrong(format!("element {at}: left {:?}, right {:?}", left[at], right[at])));
         }
     }

@@ -25,7 +25,8 @@ pub(crate) struct Condition {
 
 impl Condition {
     pub(crate) fn new(role: Role, name: &str, args: Vec<String>) -> Option<Condition> {
-        let (name, _, ask) = TABLE.iter().find(|(n, arity, _)| *n == name && *arity == args.len())?;
+        let (name, _, ask) =
+            TABLE.iter().find(|(n, arity, _)| *n == name && *arity == args.len())?;
         Some(Condition { role, name, args, ask: *ask })
     }
 
@@ -41,15 +42,23 @@ type Row = (&'static str, usize, fn(&Site<'_>, &[String]) -> Truth);
 const TABLE: &[Row] = &[
     ("splat", 1, |s, a| truth(data(s, &a[0]).and_then(|d| d.splat).is_some())),
     ("not_splat", 1, |s, a| truth(data(s, &a[0]).is_some_and(|d| d.splat.is_none()))),
-    ("nonzero", 1, |s, a| truth(data(s, &a[0]).and_then(|d| d.splat).is_some_and(|v| v.as_f64() != 0.0))),
-    ("positive", 1, |s, a| truth(data(s, &a[0]).and_then(|d| d.splat).is_some_and(|v| v.as_f64() > 0.0))),
+    ("nonzero", 1, |s, a| {
+        truth(data(s, &a[0]).and_then(|d| d.splat).is_some_and(|v| v.as_f64() != 0.0))
+    }),
+    ("positive", 1, |s, a| {
+        truth(data(s, &a[0]).and_then(|d| d.splat).is_some_and(|v| v.as_f64() > 0.0))
+    }),
     ("const", 1, |s, a| truth(data(s, &a[0]).is_some_and(|d| d.is_const))),
-    ("float", 1, |s, a| truth(data(s, &a[0]).and_then(ClassData::ty).is_some_and(|t| t.dtype.is_float()))),
+    ("float", 1, |s, a| {
+        truth(data(s, &a[0]).and_then(ClassData::ty).is_some_and(|t| t.dtype.is_float()))
+    }),
     ("same_shape", 2, same_shape),
     ("is_count", 3, is_count),
     ("identity", 1, |s, a| truth(matches!(attr(s, &a[0]), Some(Attr::View(v)) if v.is_identity()))),
     ("dtype", 2, |s, a| {
-        truth(matches!((data(s, &a[0]).and_then(ClassData::ty), attr(s, &a[1])), (Some(t), Some(Attr::DType(d))) if t.dtype == *d))
+        truth(
+            matches!((data(s, &a[0]).and_then(ClassData::ty), attr(s, &a[1])), (Some(t), Some(Attr::DType(d))) if t.dtype == *d),
+        )
     }),
     ("widens", 2, widens),
     ("per_output_channel", 2, per_output_channel),
@@ -70,8 +79,11 @@ fn attr<'a>(site: &Site<'a>, name: &str) -> Option<&'a Attr> {
 
 /// Equal shapes (element types may differ).
 fn same_shape(site: &Site<'_>, args: &[String]) -> Truth {
-    let types = args.iter().map(|a| data(site, a).and_then(ClassData::ty)).collect::<Option<Vec<_>>>();
-    let Some([a, b]) = types.as_deref().and_then(|t| t.first_chunk::<2>()) else { return Truth::No };
+    let types =
+        args.iter().map(|a| data(site, a).and_then(ClassData::ty)).collect::<Option<Vec<_>>>();
+    let Some([a, b]) = types.as_deref().and_then(|t| t.first_chunk::<2>()) else {
+        return Truth::No;
+    };
     if a.rank() != b.rank() {
         return Truth::No;
     }
@@ -98,7 +110,9 @@ fn is_count(site: &Site<'_>, args: &[String]) -> Truth {
 
 /// Converting ?x to dtype ?a loses nothing.
 fn widens(site: &Site<'_>, args: &[String]) -> Truth {
-    let (Some(x), Some(Attr::DType(to))) = (data(site, &args[0]).and_then(ClassData::ty), attr(site, &args[1])) else {
+    let (Some(x), Some(Attr::DType(to))) =
+        (data(site, &args[0]).and_then(ClassData::ty), attr(site, &args[1]))
+    else {
         return Truth::No;
     };
     let from = x.dtype;
@@ -117,13 +131,19 @@ fn widens(site: &Site<'_>, args: &[String]) -> Truth {
 /// ?s has one value per output channel of filter ?w [o, c, …] and extent 1
 /// elsewhere, as a factor of the result [n, o, …].
 fn per_output_channel(site: &Site<'_>, args: &[String]) -> Truth {
-    let (Some(s), Some(w)) = (data(site, &args[0]).and_then(ClassData::ty), data(site, &args[1]).and_then(ClassData::ty))
-    else {
+    let (Some(s), Some(w)) = (
+        data(site, &args[0]).and_then(ClassData::ty),
+        data(site, &args[1]).and_then(ClassData::ty),
+    ) else {
         return Truth::No;
     };
     if s.rank() != w.rank() || s.rank() < 3 {
         return Truth::No;
     }
     let elsewhere = s.shape.iter().enumerate().all(|(a, d)| a == 1 || d.is(1));
-    truth(elsewhere && (s.shape[1].is(1) || site.egraph.analysis.facts.equal(&s.shape[1], &w.shape[0]).is_yes()))
+    truth(
+        elsewhere
+            && (s.shape[1].is(1)
+                || site.egraph.analysis.facts.equal(&s.shape[1], &w.shape[0]).is_yes()),
+    )
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tgc_ir::attr::Attr;
 use tgc_ir::dim::Dim;
 use tgc_ir::kernel_program::ScalarConst;
-use tgc_ir::scalar::{ScalarOp, round_to};
+use tgc_ir::scalar::{ScalarOp, Value, round_to};
+use tgc_ir::spec::Role;
 use tgc_ir::view::View;
 
 use crate::egraph::{ClassData, Site};
@@ -137,9 +138,16 @@ fn permutation(view: &View) -> Option<Vec<usize>> {
 fn literal(site: &Site<'_>, op: ScalarOp, args: &[String]) -> Option<Guarded> {
     let operands: Vec<&ClassData> = args.iter().map(|a| data(site, a)).collect::<Option<_>>()?;
     let dtype = operands[0].ty()?.dtype;
-    let values: Vec<_> = operands.iter().map(|d| d.splat.map(ScalarConst::value)).collect::<Option<_>>()?;
+    let values: Vec<_> =
+        operands.iter().map(|d| d.splat.map(ScalarConst::value)).collect::<Option<_>>()?;
     let value = round_to(op.evaluate(&values, dtype), dtype);
     let is_finite = !dtype.is_float() || value.as_f64().is_finite();
+    let value = match value {
+        Value::Float(x) if op != ScalarOp::Neg => {
+            Value::Float(site.egraph.analysis.known_float(x, dtype))
+        }
+        exact => exact,
+    };
     is_finite.then(|| Guarded::Splat(ScalarConst::from_value(value), dtype))
 }
 
@@ -147,6 +155,16 @@ fn absorb(site: &Site<'_>, args: &[String], side: usize) -> Option<Guarded> {
     let Attr::Contract(spec) = attr(site, &args[0])? else { return None };
     let view = view(site, &args[1])?;
     let facts = &site.egraph.analysis.facts;
-    let new = if side == 2 { spec.absorb_result(view, facts) } else { spec.absorb_operand(side, view, facts) };
+    // A label that one operand alone sums over would be lost with the axis
+    // that a broadcast view adds.
+    let is_lone = |l: u32| spec.role(l) == Role::LoneSum;
+    if side < 2 && (0..spec.extents.len() as u32).any(is_lone) {
+        return None;
+    }
+    let new = if side == 2 {
+        spec.absorb_result(view, facts)
+    } else {
+        spec.absorb_operand(side, view, facts)
+    };
     new.map(|s| Guarded::Attr(Attr::Contract(Arc::new(s))))
 }

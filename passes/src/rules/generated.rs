@@ -64,7 +64,12 @@ impl Translator {
         }
         let lhs = scope.pop().map(|(_, t)| t).expect("a body ends in yield");
         let operands = self.composite.operands.iter().map(|o| Term::Var((*o).to_owned())).collect();
-        let attrs = self.composite.attrs.iter().map(|(name, kind)| attr_of_rhs(&lhs, name, *kind)).collect();
+        let attrs = self
+            .composite
+            .attrs
+            .iter()
+            .map(|(name, kind)| attr_of_rhs(&lhs, name, *kind))
+            .collect();
         let suffix = if self.with_casts { "-wide" } else { "" };
         for (name, kind) in &self.composite.attrs {
             if *kind == AttrKind::Const && mentions(&lhs, name) {
@@ -126,7 +131,11 @@ impl Translator {
     }
 
     fn attr(&self, key: &str, kind: AttrKind, given: &[(&'static str, AttrExpr)]) -> Term {
-        let expr = given.iter().find(|(n, _)| *n == key).map(|(_, e)| e).expect("bodies give every attribute");
+        let expr = given
+            .iter()
+            .find(|(n, _)| *n == key)
+            .map(|(_, e)| e)
+            .expect("bodies give every attribute");
         let AttrExpr::Text(text) = expr else { panic!("dtype functions stand in casts only") };
         if self.composite.attrs.iter().any(|(n, _)| n == text) {
             return match kind {

@@ -50,7 +50,8 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Rule>, RuleError> {
             sides = format!("{sides} {line}").trim().to_owned();
             let depth = sides.matches('(').count() == sides.matches(')').count();
             if depth && sides.contains("=>") && !sides.ends_with("=>") {
-                let header = pending.take().ok_or_else(|| fail("sides without a `rule` line".to_owned()))?;
+                let header =
+                    pending.take().ok_or_else(|| fail("sides without a `rule` line".to_owned()))?;
                 rules.push(read_sides(header, &sides).map_err(fail)?);
                 sides.clear();
             }
@@ -61,9 +62,11 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Rule>, RuleError> {
         }
     }
     match pending {
-        Some(header) => {
-            Err(RuleError { file: file.to_owned(), line: text.lines().count(), message: format!("`{}` has no sides", header.name) })
-        }
+        Some(header) => Err(RuleError {
+            file: file.to_owned(),
+            line: text.lines().count(),
+            message: format!("`{}` has no sides", header.name),
+        }),
         None => Ok(rules),
     }
 }
@@ -119,7 +122,8 @@ fn read_sides(header: Header, text: &str) -> Result<Rule, String> {
 }
 
 fn read_clause(rule: &mut Rule, line: &str) -> Result<(), String> {
-    let (keyword, rest) = line.split_once(' ').ok_or("a clause is `if …`, `when …` or `example …`")?;
+    let (keyword, rest) =
+        line.split_once(' ').ok_or("a clause is `if …`, `when …` or `example …`")?;
     let role = match keyword {
         "if" => Role::If,
         "when" => Role::When,
@@ -133,14 +137,18 @@ fn read_clause(rule: &mut Rule, line: &str) -> Result<(), String> {
     let mut bound = Vec::new();
     lhs.variables(&mut bound);
     for question in tgc_ir::types::split_commas(rest) {
-        let (name, args) = question.split_once('(').ok_or_else(|| format!("`{question}` is no condition"))?;
+        let (name, args) =
+            question.split_once('(').ok_or_else(|| format!("`{question}` is no condition"))?;
         let args = args.strip_suffix(')').ok_or_else(|| format!("`{question}` has no `)`"))?;
-        let args: Vec<String> = args.split(',').map(|a| a.trim().trim_start_matches('?').to_owned()).collect();
+        let args: Vec<String> =
+            args.split(',').map(|a| a.trim().trim_start_matches('?').to_owned()).collect();
         if let Some(free) = args.iter().find(|a| !bound.contains(&a.as_str())) {
             return Err(format!("`?{free}` is not bound by the left side"));
         }
         let condition = Condition::new(role, name.trim(), args);
-        rule.conditions.push(condition.ok_or_else(|| format!("`{name}` is no condition with these arguments"))?);
+        rule.conditions.push(
+            condition.ok_or_else(|| format!("`{name}` is no condition with these arguments"))?,
+        );
     }
     Ok(())
 }
@@ -191,7 +199,11 @@ impl<'a> Words<'a> {
     }
 }
 
-fn read_term(words: &mut Words<'_>, kind: Option<tgc_ir::attr::AttrKind>, numbers: &mut u32) -> Result<Term, String> {
+fn read_term(
+    words: &mut Words<'_>,
+    kind: Option<tgc_ir::attr::AttrKind>,
+    numbers: &mut u32,
+) -> Result<Term, String> {
     let word = words.words.next().ok_or("a term is missing")?;
     if word == "(" {
         return read_op(words, numbers);
@@ -203,11 +215,18 @@ fn read_term(words: &mut Words<'_>, kind: Option<tgc_ir::attr::AttrKind>, number
         let (name, args) = call.split_once('(').ok_or("a function is `@name(?a, …)`")?;
         let function = Function::named(name).ok_or_else(|| format!("`@{name}` is no function"))?;
         let args = args.trim_end_matches(')');
-        let args: Vec<String> = args.split(',').map(|a| a.trim().trim_start_matches('?').to_owned()).collect();
-        return if args.len() == function.arity { Ok(Term::Call(function, args)) } else { Err(format!("`@{name}` takes {} arguments", function.arity)) };
+        let args: Vec<String> =
+            args.split(',').map(|a| a.trim().trim_start_matches('?').to_owned()).collect();
+        return if args.len() == function.arity {
+            Ok(Term::Call(function, args))
+        } else {
+            Err(format!("`@{name}` takes {} arguments", function.arity))
+        };
     }
     match kind {
-        Some(kind) => Attr::parse(kind, word).map(Term::Attr).ok_or_else(|| format!("`{word}` is no {kind:?}")),
+        Some(kind) => Attr::parse(kind, word)
+            .map(Term::Attr)
+            .ok_or_else(|| format!("`{word}` is no {kind:?}")),
         None => {
             let value = word.parse::<f64>().map_err(|_| format!("`{word}` is no term"))?;
             *numbers += 1;
@@ -218,14 +237,18 @@ fn read_term(words: &mut Words<'_>, kind: Option<tgc_ir::attr::AttrKind>, number
 
 fn read_op(words: &mut Words<'_>, numbers: &mut u32) -> Result<Term, String> {
     let name = words.words.next().ok_or("an op is missing")?;
-    let schema = Op::schema(name).ok_or_else(|| format!("`{name}` is no op; `tgc ops` lists them"))?;
+    let schema =
+        Op::schema(name).ok_or_else(|| format!("`{name}` is no op; `tgc ops` lists them"))?;
     let head = crate::egraph::head_of(name).ok_or("unknown op")?;
     let mut inner: Vec<Vec<&str>> = Vec::new();
     let mut depth = 0;
     for word in words.words.by_ref() {
         match word {
             ")" if depth == 0 => {
-                let count = inner.len().checked_sub(schema.len()).ok_or_else(|| format!("`{name}` needs {} attributes", schema.len()))?;
+                let count = inner
+                    .len()
+                    .checked_sub(schema.len())
+                    .ok_or_else(|| format!("`{name}` needs {} attributes", schema.len()))?;
                 let mut terms = Vec::new();
                 for (i, part) in inner.iter().enumerate() {
                     let kind = i.checked_sub(count).map(|a| schema[a].1);
@@ -259,9 +282,18 @@ mod tests {
         for (text, want) in [
             ("rule a.b real", "1: a rule line"),
             ("rule a.b : real phase recognise\n  (foo ?x) => ?x", "2: `foo` is no op"),
-            ("rule a.b : real phase recognise\n  (exp ?x) => ?y", "2: `?y` stands on the right only"),
-            ("rule a.b : real phase recognise\n  (exp ?x) => ?x\n  if splat(?z)", "3: `?z` is not bound"),
-            ("rule a.b : real phase recognise\n  (exp ?x) => ?x\n  if shiny(?x)", "3: `shiny` is no condition"),
+            (
+                "rule a.b : real phase recognise\n  (exp ?x) => ?y",
+                "2: `?y` stands on the right only",
+            ),
+            (
+                "rule a.b : real phase recognise\n  (exp ?x) => ?x\n  if splat(?z)",
+                "3: `?z` is not bound",
+            ),
+            (
+                "rule a.b : real phase recognise\n  (exp ?x) => ?x\n  if shiny(?x)",
+                "3: `shiny` is no condition",
+            ),
         ] {
             let error = parse("f", text).expect_err(text).to_string();
             assert!(error.contains(want), "{error}");

@@ -48,7 +48,12 @@ impl Signature {
         }
     }
 
-    fn binding(&self, plan: &Plan, shapes: &[&[usize]], elements: &[i64]) -> Result<Vec<i64>, CudaError> {
+    fn binding(
+        &self,
+        plan: &Plan,
+        shapes: &[&[usize]],
+        elements: &[i64],
+    ) -> Result<Vec<i64>, CudaError> {
         let preset: BTreeMap<Symbol, i64> =
             self.elements.iter().zip(elements).map(|((s, ..), v)| (s.clone(), *v)).collect();
         let named: Vec<(&str, &TensorType, &[usize])> = plan

@@ -24,7 +24,8 @@ impl DeviceInfo {
     /// The target whose kernels use all of this GPU that tgc knows how to use, else the newest that it can run.
     #[must_use]
     pub fn best_target(&self) -> &'static str {
-        let fitting = tgc_ir::device_table::DEVICES.iter().filter(|d| runs_on(d.target, self.capability));
+        let fitting =
+            tgc_ir::device_table::DEVICES.iter().filter(|d| runs_on(d.target, self.capability));
         fitting.max_by_key(|d| d.capability).map_or("compute_80", |d| d.target)
     }
 }

@@ -90,8 +90,10 @@ impl CudaEngine {
             .map(|entry| find(&loaded, entry))
             .collect::<Result<Vec<_>, _>>()?;
         let most = gpu.shared_bytes()?;
-        let allow = |(entry, function): (&EntryUse, &Function)| allow_shared(entry, *function, most);
-        let shared_max = program.entries.iter().zip(&functions).map(allow).collect::<Result<_, _>>()?;
+        let allow =
+            |(entry, function): (&EntryUse, &Function)| allow_shared(entry, *function, most);
+        let shared_max =
+            program.entries.iter().zip(&functions).map(allow).collect::<Result<_, _>>()?;
         let (block, addresses) = upload(&context, &plan, &weights, options.memory_limit)?;
         Ok(Arc::new(CudaEngine {
             signature: Signature::new(&plan),

@@ -71,9 +71,9 @@ pub enum CudaError {
         /// Name of the unit.
         unit: String,
         /// Answer to the machine code, or to the PTX when there is no machine code.
-        cubin: DriverFault,
+        cubin: Box<DriverFault>,
         /// Answer to the PTX that stands in for refused machine code.
-        ptx: Option<DriverFault>,
+        ptx: Option<Box<DriverFault>>,
     },
     /// The driver refuses a call.
     #[error(transparent)]
@@ -167,7 +167,9 @@ pub enum CudaError {
     #[error("states: {0}")]
     State(String),
     /// The caller's stream records a graph.
-    #[error("the stream is being captured; run outside the capture, the device replays a graph of its own")]
+    #[error(
+        "the stream is being captured; run outside the capture, the device replays a graph of its own"
+    )]
     Capturing,
 }
 

@@ -42,7 +42,12 @@ impl<G> Buckets<G> {
     }
 
     /// The slot of a segment under symbol values and the addresses of what lies outside the instance's block.
-    pub(super) fn slot(&mut self, table: &[i64], addresses: &[u64], segment: usize) -> &mut Slot<G> {
+    pub(super) fn slot(
+        &mut self,
+        table: &[i64],
+        addresses: &[u64],
+        segment: usize,
+    ) -> &mut Slot<G> {
         self.clock += 1;
         let fits = |b: &Bucket<G>| b.table == table && b.addresses == addresses;
         let at = match self.buckets.iter().position(fits) {

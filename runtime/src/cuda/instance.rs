@@ -225,7 +225,10 @@ impl CudaInstance {
         }
         stream.copy_in(base + first as u64, &self.host.as_slice()[..middle - first])?;
         self.execute(engine, stream)?;
-        stream.copy_out(&mut self.host.as_mut_slice()[middle - first..end - first], base + middle as u64)?;
+        stream.copy_out(
+            &mut self.host.as_mut_slice()[middle - first..end - first],
+            base + middle as u64,
+        )?;
         let outputs = (0..plan.outputs.len()).filter(|o| states.taken[*o]);
         outputs.map(|o| self.output(plan, o)).collect()
     }
@@ -253,7 +256,9 @@ impl CudaInstance {
         let dtypes: SmallVec<[_; 16]> = given().map(|i| plan.inputs[i].dtype).collect();
         let elements = |n: usize, element: usize| {
             let Some(width) = dtypes[n].bytes() else { return Ok(None) };
-            if element >= inputs[n].shape().iter().product() || (element + 1) * width > inputs[n].bytes() {
+            if element >= inputs[n].shape().iter().product()
+                || (element + 1) * width > inputs[n].bytes()
+            {
                 return Ok(None);
             }
             let mut bytes = [0u8; 16];
@@ -272,7 +277,11 @@ impl CudaInstance {
     }
 
     /// A caller's address, when its memory is large enough and aligned.
-    fn outside(&self, port: &tgc_ir::plan::Port, pointer: &DevicePtr<'_>) -> Result<u64, CudaError> {
+    fn outside(
+        &self,
+        port: &tgc_ir::plan::Port,
+        pointer: &DevicePtr<'_>,
+    ) -> Result<u64, CudaError> {
         let needed = self.layout.buffers[port.buffer as usize].0;
         let refused = |why: String| CudaError::Pointer { name: port.name.clone(), why };
         if pointer.bytes() < needed {
@@ -297,11 +306,16 @@ impl CudaInstance {
         for (symbol, input, at) in &signature.elements {
             let name = &plan.inputs[*input].name;
             if !states.given[*input] {
-                let why = format!("`{symbol}` is an element of the state `{name}`, which the host does not see");
+                let why = format!(
+                    "`{symbol}` is an element of the state `{name}`, which the host does not see"
+                );
                 return Err(CudaError::State(why));
             }
             let n = states.given[..*input].iter().filter(|g| **g).count();
-            let missing = || CudaError::Pointer { name: name.clone(), why: format!("it has no element {at}") };
+            let missing = || CudaError::Pointer {
+                name: name.clone(),
+                why: format!("it has no element {at}"),
+            };
             elements.push(element(n, *at)?.ok_or_else(missing)?);
         }
         for (held, (input, _)) in self.held.iter().zip(&states.pairs) {
@@ -327,7 +341,8 @@ impl CudaInstance {
     fn make_room(&mut self, engine: &CudaEngine, is_staged: bool) -> Result<(), CudaError> {
         let (plan, states) = (&engine.plan, &engine.states);
         let values = Values { plan, table: &self.table };
-        let none = SmallVec::<[bool; 16]>::from_elem(false, plan.inputs.len().max(plan.outputs.len()));
+        let none =
+            SmallVec::<[bool; 16]>::from_elem(false, plan.inputs.len().max(plan.outputs.len()));
         let staged = if is_staged {
             Staged { inputs: &states.given, outputs: &states.taken }
         } else {
@@ -338,7 +353,8 @@ impl CudaInstance {
         check_limit(needed as u64, engine.options.memory_limit)?;
         let Some(grown) = grown_bytes(self.block.bytes(), self.layout.total) else { return Ok(()) };
         let others = (engine.weight_bytes + self.held_bytes()) as u64;
-        let left = engine.options.memory_limit.map_or(u64::MAX, |limit| limit.saturating_sub(others));
+        let left =
+            engine.options.memory_limit.map_or(u64::MAX, |limit| limit.saturating_sub(others));
         let grown = grown.min(usize::try_from(left).unwrap_or(usize::MAX)).max(self.layout.total);
         self.await_last()?;
         self.graphs.clear();
@@ -427,7 +443,11 @@ impl CudaInstance {
     }
 
     /// After an error: waits for what was submitted, and trusts nothing on the device.
-    fn settle<T>(&mut self, stream: StreamHandle, result: Result<T, CudaError>) -> Result<T, CudaError> {
+    fn settle<T>(
+        &mut self,
+        stream: StreamHandle,
+        result: Result<T, CudaError>,
+    ) -> Result<T, CudaError> {
         if result.is_err() {
             // The first error is the one worth reporting.
             drop(stream.synchronize());

@@ -41,23 +41,36 @@ impl Values<'_> {
     }
 
     /// The first variant whose guard holds, and its index.
-    pub(super) fn select<'s>(&self, site: &'s LaunchSite) -> Result<(&'s Variant, usize), CudaError> {
+    pub(super) fn select<'s>(
+        &self,
+        site: &'s LaunchSite,
+    ) -> Result<(&'s Variant, usize), CudaError> {
         for (variant, entry) in &site.variants {
             let mut holds = true;
             for require in &variant.guard {
                 let truth = require.holds(&|s| self.lookup(s));
-                let fail = |source| CudaError::Dim { what: format!("a guard of `{}`", site.kernel), source };
+                let fail = |source| CudaError::Dim {
+                    what: format!("a guard of `{}`", site.kernel),
+                    source,
+                };
                 holds = holds && truth.map_err(fail)?;
             }
             if holds {
                 return Ok((variant, *entry));
             }
         }
-        Err(CudaError::Launch { kernel: site.kernel.clone(), why: "no guard of its entries holds".into() })
+        Err(CudaError::Launch {
+            kernel: site.kernel.clone(),
+            why: "no guard of its entries holds".into(),
+        })
     }
 
     /// Grid of a launch; `None` when there is nothing to do.
-    pub(super) fn grid(&self, site: &LaunchSite, variant: &Variant) -> Result<Option<[u32; 3]>, CudaError> {
+    pub(super) fn grid(
+        &self,
+        site: &LaunchSite,
+        variant: &Variant,
+    ) -> Result<Option<[u32; 3]>, CudaError> {
         let mut grid = [0; 3];
         for ((out, dim), most) in grid.iter_mut().zip(&variant.grid).zip(GRID_MAX) {
             let blocks = self.eval(dim, &variant.entry)?;
@@ -76,7 +89,8 @@ impl Values<'_> {
         from: &PlanBuffer,
         to: &PlanBuffer,
     ) -> Result<Vec<(usize, usize, usize)>, CudaError> {
-        let refused = |why: String| CudaError::Copy { from: from.name.clone(), to: to.name.clone(), why };
+        let refused =
+            |why: String| CudaError::Copy { from: from.name.clone(), to: to.name.clone(), why };
         let shape = self.list(&from.shape, &from.name)?;
         if shape != self.list(&to.shape, &to.name)? {
             return Err(refused("their extents differ".into()));
@@ -87,7 +101,8 @@ impl Values<'_> {
             return Ok(vec![(0, 0, from.dtype.storage_bytes(shape.iter().product()))]);
         }
         let width = from.dtype.bytes();
-        let width = width.ok_or_else(|| refused(format!("{} has no byte per element", from.dtype)))?;
+        let width =
+            width.ok_or_else(|| refused(format!("{} has no byte per element", from.dtype)))?;
         runs(&shape, &source, &target, width)
             .ok_or_else(|| refused(format!("it takes more than {RUNS_MAX} separate copies")))
     }

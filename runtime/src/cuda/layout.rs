@@ -42,7 +42,11 @@ pub(super) struct Staged<'a> {
 
 impl Layout {
     /// Lays out a binding.
-    pub(super) fn new(program: &Program, values: Values<'_>, staged: Staged<'_>) -> Result<Layout, CudaError> {
+    pub(super) fn new(
+        program: &Program,
+        values: Values<'_>,
+        staged: Staged<'_>,
+    ) -> Result<Layout, CudaError> {
         let plan = values.plan;
         let mut at = 0usize;
         let mut place = |bytes: usize| {
@@ -50,7 +54,9 @@ impl Layout {
             at = at
                 .checked_add(bytes)
                 .and_then(|end| end.checked_next_multiple_of(ALIGN))
-                .ok_or_else(|| malformed("the memory plan", "it needs more than can be addressed"))?;
+                .ok_or_else(|| {
+                    malformed("the memory plan", "it needs more than can be addressed")
+                })?;
             Ok::<usize, CudaError>(start)
         };
         place(plan.symbols.len() * 8)?;
@@ -59,7 +65,11 @@ impl Layout {
             let bytes = |p: &tgc_ir::plan::Port, staged: bool| {
                 if staged { buffers.get(p.buffer as usize).map_or(0, |b| b.0) } else { 0 }
             };
-            ports.iter().zip(staged).map(|(p, s)| place(bytes(p, *s))).collect::<Result<Vec<_>, _>>()
+            ports
+                .iter()
+                .zip(staged)
+                .map(|(p, s)| place(bytes(p, *s)))
+                .collect::<Result<Vec<_>, _>>()
         };
         let inputs = ports(&plan.inputs, staged.inputs)?;
         let first_input = inputs.first().copied();
@@ -69,7 +79,16 @@ impl Layout {
         let workspace = place(workspace_bytes)?;
         let middle = outputs.first().copied().unwrap_or(arena);
         let staged = [first_input.unwrap_or(middle), middle, arena];
-        Ok(Layout { inputs, outputs, staged, arena, workspace, workspace_bytes, total: at, buffers })
+        Ok(Layout {
+            inputs,
+            outputs,
+            staged,
+            arena,
+            workspace,
+            workspace_bytes,
+            total: at,
+            buffers,
+        })
     }
 }
 
@@ -116,7 +135,8 @@ pub(super) fn grown_bytes(present: usize, needed: usize) -> Option<usize> {
     if needed <= present {
         return None;
     }
-    let rounded = if needed < PAGE { needed.next_power_of_two() } else { needed.next_multiple_of(PAGE) };
+    let rounded =
+        if needed < PAGE { needed.next_power_of_two() } else { needed.next_multiple_of(PAGE) };
     Some(rounded)
 }
 

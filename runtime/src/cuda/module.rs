@@ -35,11 +35,15 @@ pub(super) fn load<M>(
     };
     let fault = match load(first) {
         Ok(loaded) => return Ok(loaded),
-        Err(fault) => fault,
+        Err(fault) => Box::new(fault),
     };
     let is_foreign = matches!(fault.code, NO_BINARY | UNSUPPORTED_VERSION);
     if !is_foreign || module.cubin.is_empty() || module.ptx.is_empty() {
         return Err(CudaError::Load { unit: unit(), cubin: fault, ptx: None });
     }
-    load(&module.ptx).map_err(|ptx| CudaError::Load { unit: unit(), cubin: fault, ptx: Some(ptx) })
+    load(&module.ptx).map_err(|ptx| CudaError::Load {
+        unit: unit(),
+        cubin: fault,
+        ptx: Some(Box::new(ptx)),
+    })
 }

@@ -5,7 +5,9 @@
 //! the numbers.
 
 use tgc_ir::dim::Symbol;
-use tgc_ir::plan::{HostOp, HostStep, Launch, LoopStep, NO_BUFFER, Place, Plan, Source, Step, Variant};
+use tgc_ir::plan::{
+    HostOp, HostStep, Launch, LoopStep, NO_BUFFER, Place, Plan, Source, Step, Variant,
+};
 
 use super::error::{CudaError, malformed};
 
@@ -28,7 +30,11 @@ pub(super) enum Node {
     /// Index in [`Program::segments`].
     Segment(usize),
     Host(HostStep),
-    If { predicate: u32, then: Vec<Node>, otherwise: Vec<Node> },
+    If {
+        predicate: u32,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
     Loop(Box<LoopNode>),
 }
 
@@ -79,8 +85,7 @@ pub(super) fn has_workspace(variant: &Variant) -> bool {
 impl Program {
     /// Checks every index that steps name.
     pub(super) fn new(plan: &Plan) -> Result<Program, CudaError> {
-        let has_data_symbols =
-            plan.symbols.iter().any(|s| matches!(s.source, Source::Data { .. }));
+        let has_data_symbols = plan.symbols.iter().any(|s| matches!(s.source, Source::Data { .. }));
         let mut program = Program { has_data_symbols, ..Program::default() };
         program.steps = program.nodes(plan, &plan.steps)?;
         Ok(program)
@@ -150,7 +155,13 @@ impl Program {
         }
     }
 
-    fn copy(&mut self, plan: &Plan, nodes: &mut Vec<Node>, from: u32, to: u32) -> Result<(), CudaError> {
+    fn copy(
+        &mut self,
+        plan: &Plan,
+        nodes: &mut Vec<Node>,
+        from: u32,
+        to: u32,
+    ) -> Result<(), CudaError> {
         known(plan, from, "a copy")?;
         writable(plan, to, "a copy")?;
         let (source, target) = (&plan.buffers[from as usize], &plan.buffers[to as usize]);

@@ -196,7 +196,8 @@ impl Pinned {
             0 => std::ptr::NonNull::dangling().as_ptr(),
             _ => {
                 // SAFETY: given to drop, and zeroed before any reference to it is made.
-                let start = unsafe { result::malloc_host(bytes, 0) }.map_err(fault("cuMemHostAlloc"))?;
+                let start =
+                    unsafe { result::malloc_host(bytes, 0) }.map_err(fault("cuMemHostAlloc"))?;
                 // SAFETY: the driver gave `bytes` writable bytes.
                 unsafe { start.cast::<u8>().write_bytes(0, bytes) };
                 start.cast()
@@ -259,11 +260,16 @@ impl Module {
         // code as far as its own headers say; engine files are digest-checked,
         // so these are what the compiler wrote.
         let raw = unsafe { result::module::load_data(ended.as_ptr().cast()) };
-        raw.map(|raw| Module { context: Arc::clone(context), raw }).map_err(fault("cuModuleLoadData"))
+        raw.map(|raw| Module { context: Arc::clone(context), raw })
+            .map_err(fault("cuModuleLoadData"))
     }
 
     /// An entry that takes this many pointers; `None` when the module has none of the name.
-    pub(super) fn function(&self, name: &str, arguments: usize) -> Result<Option<Function>, DriverFault> {
+    pub(super) fn function(
+        &self,
+        name: &str,
+        arguments: usize,
+    ) -> Result<Option<Function>, DriverFault> {
         let Ok(name) = CString::new(name) else { return Ok(None) };
         // SAFETY: the module is loaded while self lives.
         match unsafe { result::module::get_function(self.raw, name) } {

@@ -70,7 +70,10 @@ impl Submission<'_> {
             let bytes = self.values.bytes(&variant.workspace_bytes, &site.kernel)?;
             if bytes > self.layout.workspace_bytes {
                 let what = format!("kernel `{}`", site.kernel);
-                return Err(malformed(what, "its workspace is larger than at the bound of its symbols"));
+                return Err(malformed(
+                    what,
+                    "its workspace is larger than at the bound of its symbols",
+                ));
             }
             let workspace = self.base + self.layout.workspace as u64;
             if bytes > 0 {
@@ -112,7 +115,12 @@ impl CudaInstance {
     }
 
     /// Runs a segment: directly when its binding is new, captured when it comes again, then replayed.
-    fn segment(&mut self, engine: &CudaEngine, at: usize, stream: StreamHandle) -> Result<(), CudaError> {
+    fn segment(
+        &mut self,
+        engine: &CudaEngine,
+        at: usize,
+        stream: StreamHandle,
+    ) -> Result<(), CudaError> {
         self.upload_table(stream)?;
         let works = &engine.program.segments[at];
         match self.graphs.slot(&self.table, &self.key, at) {
@@ -154,7 +162,13 @@ impl CudaInstance {
     }
 
     /// Writes a buffer.
-    fn write(&self, plan: &Plan, buffer: u32, tensor: &Tensor, stream: StreamHandle) -> Result<(), CudaError> {
+    fn write(
+        &self,
+        plan: &Plan,
+        buffer: u32,
+        tensor: &Tensor,
+        stream: StreamHandle,
+    ) -> Result<(), CudaError> {
         let shape = self.shape(plan, buffer)?;
         let address = self.addresses[buffer as usize];
         let found = &plan.buffers[buffer as usize];
@@ -176,7 +190,9 @@ impl CudaInstance {
         let name = &plan.buffers[buffer as usize].name;
         match tensor.len() {
             1 => Ok(tensor.value(0)),
-            n => Err(malformed(format!("buffer `{name}`"), format!("it decides with {n} elements"))),
+            n => {
+                Err(malformed(format!("buffer `{name}`"), format!("it decides with {n} elements")))
+            }
         }
     }
 
@@ -184,7 +200,8 @@ impl CudaInstance {
     fn count(&mut self, plan: &Plan, symbol: Option<&Symbol>, count: i64) -> Result<(), CudaError> {
         let Some(symbol) = symbol else { return Ok(()) };
         let at = plan.symbol_index(symbol);
-        let at = at.ok_or_else(|| malformed(format!("symbol `{symbol}`"), "it is not in the table"))?;
+        let at =
+            at.ok_or_else(|| malformed(format!("symbol `{symbol}`"), "it is not in the table"))?;
         // Until found, the table held the bound that memory was planned for.
         let bound = self.planned(at);
         if count > bound {
@@ -195,7 +212,12 @@ impl CudaInstance {
         Ok(())
     }
 
-    fn host(&mut self, engine: &CudaEngine, step: &HostStep, stream: StreamHandle) -> Result<(), CudaError> {
+    fn host(
+        &mut self,
+        engine: &CudaEngine,
+        step: &HostStep,
+        stream: StreamHandle,
+    ) -> Result<(), CudaError> {
         let plan = &engine.plan;
         let inputs = step.inputs.iter().map(|b| self.read(plan, *b, stream));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
@@ -205,7 +227,12 @@ impl CudaInstance {
         kept.map(|(b, tensor)| self.write(plan, *b, tensor, stream)).collect()
     }
 
-    fn repeat(&mut self, engine: &CudaEngine, l: &LoopNode, stream: StreamHandle) -> Result<(), CudaError> {
+    fn repeat(
+        &mut self,
+        engine: &CudaEngine,
+        l: &LoopNode,
+        stream: StreamHandle,
+    ) -> Result<(), CudaError> {
         let plan = &engine.plan;
         let trip = l.trip.map(|b| self.scalar(plan, b, stream)).transpose()?;
         let trip = trip.map(|t| t.as_int() as i64);
@@ -240,7 +267,8 @@ impl CudaInstance {
     ) -> Result<(), CudaError> {
         let plan = &engine.plan;
         let (source, whole) = (&plan.buffers[value as usize], &plan.buffers[stack as usize]);
-        let full = || malformed(format!("buffer `{}`", whole.name), "a loop stacks more than it holds");
+        let full =
+            || malformed(format!("buffer `{}`", whole.name), "a loop stacks more than it holds");
         let slice = PlanBuffer {
             shape: source.shape.clone(),
             strides: whole.strides.get(1..).ok_or_else(full)?.to_vec(),

@@ -25,7 +25,8 @@ impl StatePairs {
             given: vec![true; plan.inputs.len()],
             taken: vec![true; plan.outputs.len()],
         };
-        let declared = plan.inputs.iter().enumerate().filter_map(|(i, p)| Some((i, p.state? as usize)));
+        let declared =
+            plan.inputs.iter().enumerate().filter_map(|(i, p)| Some((i, p.state? as usize)));
         for (input, output) in declared.filter(|_| wanted) {
             let what = || format!("state `{}`", plan.inputs[input].name);
             let port = plan.outputs.get(output);
@@ -35,7 +36,10 @@ impl StatePairs {
                 strides == Some(&Buffer::dense_strides(&p.shape))
             };
             if port.dtype != plan.inputs[input].dtype || !states.taken[output] {
-                return Err(malformed(what(), "its output has another type or continues two states"));
+                return Err(malformed(
+                    what(),
+                    "its output has another type or continues two states",
+                ));
             }
             if !is_dense(port) || !is_dense(&plan.inputs[input]) {
                 return Err(malformed(what(), "it is not dense in memory"));

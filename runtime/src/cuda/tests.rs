@@ -4,16 +4,17 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
+use tgc_ir::DType;
 use tgc_ir::dim::{Dim, Symbol};
 use tgc_ir::facts::{Bounds, Relation, Require};
 use tgc_ir::kernel_program::{
-    Access, Anchor, Body, Buffer, Epilogue, InstKind, KernelProgram, Loops, ScalarConst, Store, axis,
+    Access, Anchor, Body, Buffer, Epilogue, InstKind, KernelProgram, Loops, ScalarConst, Store,
+    axis,
 };
 use tgc_ir::plan::{
     HostOp, HostStep, Launch, Place, Plan, PlanBuffer, Port, Source, Step, SymbolSource, Variant,
 };
 use tgc_ir::tensor::Tensor;
-use tgc_ir::DType;
 
 use super::bind::{Bound, Signature};
 use super::device::runs_on;
@@ -78,9 +79,13 @@ fn plan() -> Plan {
     let kernel = KernelProgram {
         name: "loops_0".into(),
         buffers: vec![argument(Access::Read), argument(Access::Write)],
-        anchor: Anchor::Loops(Loops { extents: shape.to_vec(), epilogue: Epilogue { body, stores } }),
+        anchor: Anchor::Loops(Loops {
+            extents: shape.to_vec(),
+            epilogue: Epilogue { body, stores },
+        }),
     };
-    let wide = variant("loops_0_by_8", vec![multiple_of_8()], seq().ceil_div(&Dim::Const(128)), Dim::ZERO);
+    let wide =
+        variant("loops_0_by_8", vec![multiple_of_8()], seq().ceil_div(&Dim::Const(128)), Dim::ZERO);
     let plain = variant("loops_0", Vec::new(), seq(), seq() * Dim::Const(16));
     let launch = |from, to| {
         Step::Launch(Launch {
@@ -260,7 +265,8 @@ fn machine_code_is_tried_first_and_ptx_when_it_is_foreign() {
 #[test]
 fn refusals_of_both_forms_are_told() {
     let answer = |image: &[u8]| if image == b"elf" { 209 } else { 218 };
-    let error = load_recording(&unit(b"elf", b"ptx"), answer).0.expect_err("neither loads").to_string();
+    let error =
+        load_recording(&unit(b"elf", b"ptx"), answer).0.expect_err("neither loads").to_string();
     assert!(error.contains("ERROR_209") && error.contains("ERROR_218"), "{error}");
     let (only_ptx, _) = load_recording(&unit(b"", b"ptx"), |_| 0);
     assert_eq!(only_ptx.expect("it loads"), b"ptx");
@@ -294,17 +300,19 @@ fn without_a_driver_there_is_an_error_and_no_panic() {
 #[test]
 fn segments_are_captured_when_they_come_again() {
     let mut buckets: Buckets<u32> = Buckets::new(2);
-    let come = |buckets: &mut Buckets<u32>, table: &[i64], segment| {
-        match buckets.slot(table, &[100], segment) {
-            Slot::Captured(graph) => format!("replay {graph}"),
-            slot @ Slot::New => {
-                *slot = Slot::Seen;
-                "direct".to_owned()
-            }
-            slot @ Slot::Seen => {
-                *slot = Slot::Captured(7);
-                "capture".to_owned()
-            }
+    let come = |buckets: &mut Buckets<u32>, table: &[i64], segment| match buckets.slot(
+        table,
+        &[100],
+        segment,
+    ) {
+        Slot::Captured(graph) => format!("replay {graph}"),
+        slot @ Slot::New => {
+            *slot = Slot::Seen;
+            "direct".to_owned()
+        }
+        slot @ Slot::Seen => {
+            *slot = Slot::Captured(7);
+            "capture".to_owned()
         }
     };
     let shown: Vec<String> = (0..3).map(|_| come(&mut buckets, &[5], 0)).collect();
@@ -386,7 +394,10 @@ fn states_pair_inputs_with_outputs_of_equal_type() {
     let none = StatePairs::new(&plan, false).expect("not asked for");
     assert!(none.pairs.is_empty() && none.given[0]);
     let states = StatePairs::new(&plan, true).expect("they pair");
-    assert_eq!((states.pairs, states.given, states.taken), (vec![(0, 0)], vec![false], vec![false]));
+    assert_eq!(
+        (states.pairs, states.given, states.taken),
+        (vec![(0, 0)], vec![false], vec![false])
+    );
     plan.buffers[0].strides = vec![Dim::ONE, seq()];
     assert!(StatePairs::new(&plan, true).is_err(), "strided states would need copies");
 }

@@ -19,7 +19,12 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Of a buffer that has `room` bytes.
-    pub(super) fn of(plan: &Plan, table: &[i64], buffer: u32, room: usize) -> Result<Shape, CudaError> {
+    pub(super) fn of(
+        plan: &Plan,
+        table: &[i64],
+        buffer: u32,
+        room: usize,
+    ) -> Result<Shape, CudaError> {
         let values = Values { plan, table };
         let found = &plan.buffers[buffer as usize];
         let extents = values.list(&found.shape, &found.name)?;

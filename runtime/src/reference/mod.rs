@@ -109,7 +109,8 @@ impl Runner<'_> {
     /// Offsets of the elements of a buffer, in row-major order.
     fn offsets(&self, index: u32) -> Result<Vec<usize>, EvalError> {
         let (shape, buffer) = (self.extents(index)?, self.buffer(index));
-        let strides: Vec<i64> = buffer.strides.iter().map(|s| self.binding.eval(s)).collect::<Result<_, _>>()?;
+        let strides: Vec<i64> =
+            buffer.strides.iter().map(|s| self.binding.eval(s)).collect::<Result<_, _>>()?;
         let count = shape.iter().product::<usize>();
         Ok((0..count)
             .map(|i| {

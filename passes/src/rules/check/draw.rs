@@ -56,14 +56,25 @@ impl<'a> Drawer<'a> {
             facts.bound(Symbol::new(name), Bounds { low, high: None, multiple_of: 1 });
             binding.0.insert(Symbol::new(name), low + rng.below(count) as i64);
         }
-        let uniform = rng.once_in(3).then(|| rng.pick(&[Dim::Const(2), Dim::Const(3), Dim::symbol("A")]));
-        Drawer { rule, lhs, rng, trial: Trial::new(facts, rule), bound: BTreeMap::new(), binding, inputs: 0, uniform }
+        let uniform =
+            rng.once_in(3).then(|| rng.pick(&[Dim::Const(2), Dim::Const(3), Dim::symbol("A")]));
+        Drawer {
+            rule,
+            lhs,
+            rng,
+            trial: Trial::new(facts, rule),
+            bound: BTreeMap::new(),
+            binding,
+            inputs: 0,
+            uniform,
+        }
     }
 
     /// An instance whose last node is the root, with values of its symbols.
     pub(super) fn draw(mut self) -> Option<(Trial, Binding)> {
         let dtype = self.result_dtype(self.lhs).unwrap_or_else(|| self.root_dtype());
-        let rank = if mentions(self.lhs, "conv") { 3 + self.rng.below(2) } else { self.rng.below(5) };
+        let rank =
+            if mentions(self.lhs, "conv") { 3 + self.rng.below(2) } else { self.rng.below(5) };
         let shape: Vec<Dim> = (0..rank).map(|_| self.extent()).collect();
         self.term(self.lhs, &TensorType::new(dtype, shape))?;
         Some((self.trial, self.binding))
@@ -87,19 +98,25 @@ impl<'a> Drawer<'a> {
     /// The element type that a term can only have.
     fn result_dtype(&self, term: &Term) -> Option<DType> {
         match term {
-            Term::Var(name) => self.bound.get(name.as_str()).and_then(|id| self.trial.ty(*id)).map(|t| t.dtype),
+            Term::Var(name) => {
+                self.bound.get(name.as_str()).and_then(|id| self.trial.ty(*id)).map(|t| t.dtype)
+            }
             Term::Op("cast", _, attrs) => match &attrs[0] {
                 Term::Attr(Attr::DType(dtype)) => Some(*dtype),
-                Term::Var(name) => match self.bound.get(name.as_str()).and_then(|id| self.trial.attr_of(*id)) {
-                    Some(Attr::DType(dtype)) => Some(*dtype),
-                    _ => None,
-                },
+                Term::Var(name) => {
+                    match self.bound.get(name.as_str()).and_then(|id| self.trial.attr_of(*id)) {
+                        Some(Attr::DType(dtype)) => Some(*dtype),
+                        _ => None,
+                    }
+                }
                 _ => None,
             },
-            Term::Op(name, operands, _) => match name.parse::<ScalarOp>().map(|op| op.record().types) {
-                Ok(TypeRule::Compare | TypeRule::Predicate) => Some(DType::Bool),
-                _ => operands.last().and_then(|o| self.result_dtype(o)),
-            },
+            Term::Op(name, operands, _) => {
+                match name.parse::<ScalarOp>().map(|op| op.record().types) {
+                    Ok(TypeRule::Compare | TypeRule::Predicate) => Some(DType::Bool),
+                    _ => operands.last().and_then(|o| self.result_dtype(o)),
+                }
+            }
             _ => None,
         }
     }
@@ -125,8 +142,11 @@ impl<'a> Drawer<'a> {
                 }
             },
             Term::Number(_, value) => {
-                let is_legal = want.dtype.is_float() || (value.fract() == 0.0 && want.dtype != DType::Bool);
-                is_legal.then(|| self.literal(*value, want.dtype))
+                let is_legal =
+                    want.dtype.is_float() || (value.fract() == 0.0 && want.dtype != DType::Bool);
+                // Sometimes as another rounding: exact rules must refuse it.
+                let epsilon = want.dtype.epsilon().filter(|_| self.rng.once_in(8)).unwrap_or(0.0);
+                is_legal.then(|| self.literal(*value * (1.0 + epsilon), want.dtype))
             }
             Term::Op(name, operands, attrs) => self.op(name, operands, attrs, want),
             Term::Attr(_) | Term::Call(..) => None,
@@ -170,7 +190,11 @@ impl<'a> Drawer<'a> {
     /// A literal behind a view: exporters write [1, 1] where rank 0 is meant.
     fn raised(&mut self, literal: ClassId, want: &TensorType) -> Option<ClassId> {
         let rank = want.rank() + self.rng.below(2);
-        let shape: Vec<Dim> = if rank == want.rank() && self.rng.once_in(2) { want.shape.to_vec() } else { vec![Dim::ONE; rank] };
+        let shape: Vec<Dim> = if rank == want.rank() && self.rng.once_in(2) {
+            want.shape.to_vec()
+        } else {
+            vec![Dim::ONE; rank]
+        };
         if shape.is_empty() {
             return Some(literal);
         }
@@ -196,7 +220,13 @@ impl<'a> Drawer<'a> {
         self.trial.op("cast", &[dim], &[to])
     }
 
-    fn op(&mut self, name: &'static str, operands: &'a [Term], attrs: &'a [Term], want: &TensorType) -> Option<ClassId> {
+    fn op(
+        &mut self,
+        name: &'static str,
+        operands: &'a [Term],
+        attrs: &'a [Term],
+        want: &TensorType,
+    ) -> Option<ClassId> {
         let (wants, first): (Vec<TensorType>, Option<ClassId>) = match name {
             "view" => self.view_wants(&attrs[0], want)?,
             "contract" => self.contract_wants(&attrs[0], want)?,
@@ -226,7 +256,11 @@ impl<'a> Drawer<'a> {
     }
 
     /// An attribute: literal, known, or drawn now.
-    fn attr(&mut self, term: &'a Term, draw: impl FnOnce(&mut Rng) -> Option<Attr>) -> Option<ClassId> {
+    fn attr(
+        &mut self,
+        term: &'a Term,
+        draw: impl FnOnce(&mut Rng) -> Option<Attr>,
+    ) -> Option<ClassId> {
         match term {
             Term::Attr(attr) => Some(self.trial.attr(attr.clone())),
             Term::Var(name) => {
@@ -242,14 +276,24 @@ impl<'a> Drawer<'a> {
         }
     }
 
-    fn view_wants(&mut self, attr: &'a Term, want: &TensorType) -> Option<(Vec<TensorType>, Option<ClassId>)> {
+    fn view_wants(
+        &mut self,
+        attr: &'a Term,
+        want: &TensorType,
+    ) -> Option<(Vec<TensorType>, Option<ClassId>)> {
         let facts = self.trial.facts().clone();
-        let id = self.attr(attr, |rng| views::view(rng, &want.shape, &facts).map(|v| Attr::View(v.into())))?;
+        let id = self.attr(attr, |rng| {
+            views::view(rng, &want.shape, &facts).map(|v| Attr::View(v.into()))
+        })?;
         let Some(Attr::View(view)) = self.trial.attr_of(id) else { return None };
         Some((vec![TensorType::new(want.dtype, view.input_shape())], Some(id)))
     }
 
-    fn contract_wants(&mut self, attr: &'a Term, want: &TensorType) -> Option<(Vec<TensorType>, Option<ClassId>)> {
+    fn contract_wants(
+        &mut self,
+        attr: &'a Term,
+        want: &TensorType,
+    ) -> Option<(Vec<TensorType>, Option<ClassId>)> {
         let uniform = self.uniform.clone();
         let mut inner = |rng: &mut Rng| uniform.clone().unwrap_or_else(|| extent(rng));
         let id = self.attr(attr, |rng| Some(views::contract(rng, want, &mut inner)))?;
@@ -258,13 +302,22 @@ impl<'a> Drawer<'a> {
         Some((vec![side(&spec.lhs), side(&spec.rhs)], Some(id)))
     }
 
-    fn conv_wants(&mut self, attr: &'a Term, want: &TensorType) -> Option<(Vec<TensorType>, Option<ClassId>)> {
+    fn conv_wants(
+        &mut self,
+        attr: &'a Term,
+        want: &TensorType,
+    ) -> Option<(Vec<TensorType>, Option<ClassId>)> {
         let (spec, x, w) = views::conv(self.rng, want)?;
         let id = self.attr(attr, |_| Some(spec))?;
         Some((vec![x, w], Some(id)))
     }
 
-    fn cast_dtypes(&mut self, operand: &Term, attr: &'a Term, want: &TensorType) -> Option<(DType, ClassId)> {
+    fn cast_dtypes(
+        &mut self,
+        operand: &Term,
+        attr: &'a Term,
+        want: &TensorType,
+    ) -> Option<(DType, ClassId)> {
         let id = self.attr(attr, |_| Some(Attr::DType(want.dtype)))?;
         let own = self.result_dtype(operand);
         let any = if self.rng.once_in(4) { want.dtype } else { self.rng.pick(&DTYPES) };
@@ -272,9 +325,18 @@ impl<'a> Drawer<'a> {
     }
 
     /// One operand carries the wished extents, the others may broadcast.
-    fn pointwise_wants(&mut self, name: &str, operands: &[Term], attrs: &[Term], want: &TensorType) -> Vec<TensorType> {
+    fn pointwise_wants(
+        &mut self,
+        name: &str,
+        operands: &[Term],
+        attrs: &[Term],
+        want: &TensorType,
+    ) -> Vec<TensorType> {
         let types = name.parse::<ScalarOp>().ok().map(|op| op.record().types);
-        let compared = operands.iter().find_map(|o| self.result_dtype(o)).unwrap_or_else(|| self.rng.pick(&DTYPES));
+        let compared = operands
+            .iter()
+            .find_map(|o| self.result_dtype(o))
+            .unwrap_or_else(|| self.rng.pick(&DTYPES));
         let can_carry = |o: &&usize| match &operands[**o] {
             Term::Number(..) => false,
             Term::Var(name) => !self.wants_literal(name) && self.asks("is_count", name).is_none(),
@@ -294,7 +356,10 @@ impl<'a> Drawer<'a> {
                 if at != carrier {
                     match self.rng.below(8) {
                         0..4 => {}
-                        4..7 => shape.iter_mut().filter(|_| self.rng.once_in(2)).for_each(|d| *d = Dim::ONE),
+                        4..7 => shape
+                            .iter_mut()
+                            .filter(|_| self.rng.once_in(2))
+                            .for_each(|d| *d = Dim::ONE),
                         _ => shape.clear(),
                     }
                 }

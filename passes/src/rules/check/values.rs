@@ -52,13 +52,20 @@ impl Rng {
 const SPECIAL: [f64; 7] = [0.0, -0.0, 1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e30];
 
 /// The value of an input; `None` when an extent is no size.
-pub(super) fn array_for(ty: &TensorType, binding: &Binding, rng: &mut Rng, with_special: bool) -> Option<Array> {
+pub(super) fn array_for(
+    ty: &TensorType,
+    binding: &Binding,
+    rng: &mut Rng,
+    with_special: bool,
+) -> Option<Array> {
     let shape = binding.extents(&ty.shape)?;
     let dtype = ty.dtype;
     Some(Array::build(dtype, &shape, |_| {
         let value = match dtype {
             DType::Bool => Value::Int((rng.next() & 1).into()),
-            _ if !dtype.is_float() => Value::Int(rng.below(9) as i128 - if dtype.int_range().0 < 0 { 4 } else { 0 }),
+            _ if !dtype.is_float() => {
+                Value::Int(rng.below(9) as i128 - if dtype.int_range().0 < 0 { 4 } else { 0 })
+            }
             _ if with_special && rng.once_in(8) => Value::Float(rng.pick(&SPECIAL)),
             _ => Value::Float(rng.uniform(-3.0, 3.0)),
         };
@@ -69,11 +76,18 @@ pub(super) fn array_for(ty: &TensorType, binding: &Binding, rng: &mut Rng, with_
 /// The first element in which results differ. Exact ones agree bit by bit
 /// (every NaN alike); real ones within a tolerance of the greatest magnitude,
 /// wherever the left is finite.
-pub(super) fn first_difference(left: &[Value], right: &[Value], is_exact: bool, epsilon: f64) -> Option<usize> {
+pub(super) fn first_difference(
+    left: &[Value],
+    right: &[Value],
+    is_exact: bool,
+    epsilon: f64,
+) -> Option<usize> {
     let scale = left.iter().map(|v| v.as_f64().abs()).filter(|v| v.is_finite()).fold(1.0, f64::max);
-    let tolerance = scale * (4.0 * epsilon).max(1e-6);
+    let tolerance = scale * (8.0 * epsilon).max(1e-6);
     left.iter().zip(right).position(|(l, r)| match (l, r) {
-        (Value::Float(l), Value::Float(r)) if is_exact => !(l.is_nan() && r.is_nan()) && l.to_bits() != r.to_bits(),
+        (Value::Float(l), Value::Float(r)) if is_exact => {
+            !(l.is_nan() && r.is_nan()) && l.to_bits() != r.to_bits()
+        }
         (Value::Float(l), Value::Float(r)) => l.is_finite() && !((l - r).abs() <= tolerance),
         _ => l != r,
     })

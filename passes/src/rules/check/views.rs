@@ -29,8 +29,10 @@ fn one_view(rng: &mut Rng, output: &[Dim], facts: &Facts) -> Option<View> {
         5..8 => reshape(rng, output, facts),
         8 | 9 => {
             let drop = rng.below(output.len() + 1);
-            let from: Vec<Dim> =
-                output[drop..].iter().map(|d| if rng.once_in(3) { Dim::ONE } else { d.clone() }).collect();
+            let from: Vec<Dim> = output[drop..]
+                .iter()
+                .map(|d| if rng.once_in(3) { Dim::ONE } else { d.clone() })
+                .collect();
             View::expand(&from, output)
         }
         _ => slice(rng, output, facts),
@@ -96,14 +98,22 @@ fn slice(rng: &mut Rng, output: &[Dim], facts: &Facts) -> Option<View> {
     }
     let step = rng.pick(&[1, 2, -1]);
     let mut input = output.to_vec();
-    input[axis] = (extent.clone() - Dim::ONE) * Dim::Const(i64::abs(step)) + Dim::ONE + before.clone() + after;
+    input[axis] = (extent.clone() - Dim::ONE) * Dim::Const(i64::abs(step))
+        + Dim::ONE
+        + before.clone()
+        + after;
     let start = if step < 0 { before + (extent.clone() - Dim::ONE) } else { before };
     Some(View::slice(&input, axis, start, step, extent))
 }
 
 /// A contraction with this result.
-pub(super) fn contract(rng: &mut Rng, want: &TensorType, extents_of: &mut dyn FnMut(&mut Rng) -> Dim) -> Attr {
-    let (mut extents, mut sides): (Vec<Dim>, [Vec<u32>; 2]) = (Vec::new(), [Vec::new(), Vec::new()]);
+pub(super) fn contract(
+    rng: &mut Rng,
+    want: &TensorType,
+    extents_of: &mut dyn FnMut(&mut Rng) -> Dim,
+) -> Attr {
+    let (mut extents, mut sides): (Vec<Dim>, [Vec<u32>; 2]) =
+        (Vec::new(), [Vec::new(), Vec::new()]);
     let mut add = |extent: Dim, on: [bool; 2], sides: &mut [Vec<u32>; 2]| {
         let label = extents.len() as u32;
         extents.push(extent);
@@ -149,7 +159,12 @@ pub(super) fn contract(rng: &mut Rng, want: &TensorType, extents_of: &mut dyn Fn
 /// A convolution with this result: its attribute and the types of x and w.
 pub(super) fn conv(rng: &mut Rng, want: &TensorType) -> Option<(Attr, TensorType, TensorType)> {
     let spatial = want.rank().checked_sub(2).filter(|s| *s > 0)?;
-    let groups = if want.shape[1].as_const().is_some_and(|c| c % 2 == 0 && c > 0) && rng.once_in(2) { 2 } else { 1 };
+    let groups = if want.shape[1].as_const().is_some_and(|c| c % 2 == 0 && c > 0) && rng.once_in(2)
+    {
+        2
+    } else {
+        1
+    };
     let transposed = rng.once_in(4);
     let channels = Dim::Const(groups * (1 + rng.below(2) as i64));
     let mut spec = ConvSpec {
@@ -166,7 +181,8 @@ pub(super) fn conv(rng: &mut Rng, want: &TensorType) -> Option<(Attr, TensorType
     let per_group = |d: Dim| d.floor_div(&Dim::Const(groups));
     w.extend(if transposed { [channels, per_group(out)] } else { [out, per_group(channels)] });
     for dim in &want.shape[2..] {
-        let [kernel, dilation, low, high] = [1 + rng.below(3), 1 + rng.below(2), rng.below(2), rng.below(2)].map(|v| v as i64);
+        let [kernel, dilation, low, high] =
+            [1 + rng.below(3), 1 + rng.below(2), rng.below(2), rng.below(2)].map(|v| v as i64);
         let stride = if transposed { 1 } else { 1 + rng.below(2) as i64 };
         let window = dilation * (kernel - 1);
         x.push(if transposed {
