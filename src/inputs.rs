@@ -243,14 +243,14 @@ fn id_range(graph: &Graph, input: NodeId, binding: &Binding) -> Option<i64> {
                         (a, b) => a.or(b),
                     };
                 }
-                None if graph.op(user).is_pointwise()
-                    || matches!(graph.op(user), Op::View { .. }) =>
-                {
-                    if !graph.dtype(user).is_float() && graph.dtype(user) != DType::Bool {
+                None => {
+                    let op = graph.op(user);
+                    let passes_on = op.is_pointwise() || matches!(op, Op::View { .. });
+                    let dtype = graph.dtype(user);
+                    if passes_on && !dtype.is_float() && dtype != DType::Bool {
                         stack.push(user);
                     }
                 }
-                None => {}
             }
         }
     }

@@ -18,14 +18,20 @@ fn text_files_through_all_stages() {
         let parsed = tgc_ir::text::parse(&text).expect("parses");
         let printed = tgc_ir::text::print_with_weights(&parsed, 64);
         let again = tgc_ir::text::parse(&printed).expect("parses again");
-        assert_eq!(tgc_ir::text::print_with_weights(&again, 64), printed, "print and parse are inverse");
+        assert_eq!(
+            tgc_ir::text::print_with_weights(&again, 64),
+            printed,
+            "print and parse are inverse"
+        );
 
         let session = Session::new(Options { verify: false, ..Options::default() });
         let outcome = session.compile(path).expect("compiles");
         let mut shown = tgc_ir::text::print(&outcome.optimised);
         for step in &outcome.engine.plans["cpu"].steps {
             let line = match step {
-                Step::Launch(l) => outcome.engine.plans["cpu"].kernels[l.kernel as usize].name.clone(),
+                Step::Launch(l) => {
+                    outcome.engine.plans["cpu"].kernels[l.kernel as usize].name.clone()
+                }
                 Step::Copy { .. } => "copy".to_owned(),
                 other => format!("{other:?}"),
             };
@@ -40,19 +46,22 @@ fn text_files_through_all_stages() {
         for style in [Style::Usual, Style::Hard] {
             let inputs = random(&outcome.imported, &binding, 7, style).expect("inputs");
             let names: Vec<String> = ports(&outcome.imported).into_iter().map(|(n, _)| n).collect();
-            let named: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(inputs.iter().cloned()).collect();
+            let named: Vec<(&str, Tensor)> =
+                names.iter().map(String::as_str).zip(inputs.iter().cloned()).collect();
             let want = run(&outcome.imported, &named, Mode::Exact).expect("evaluates");
             let optimised = run(&outcome.optimised, &named, Mode::Exact).expect("evaluates");
             let mut results = vec![("optimised", optimised)];
             for device in ["reference", "cpu"] {
-                let mut instance = open(&outcome.engine, device, RunOptions { threads: 1 }).expect("opens");
+                let mut instance =
+                    open(&outcome.engine, device, RunOptions { threads: 1 }).expect("opens");
                 results.push((device, instance.run(&inputs).expect("runs")));
             }
             for (what, got) in results {
                 for (got, want) in got.iter().zip(&want) {
                     let epsilon = want.dtype().epsilon().unwrap_or(0.0).max(1e-6);
                     let scale = want.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs())).min(1e30);
-                    let difference = compare(got, want, 8.0 * epsilon, 8.0 * epsilon * scale).expect("comparable");
+                    let difference = compare(got, want, 8.0 * epsilon, 8.0 * epsilon * scale)
+                        .expect("comparable");
                     assert!(difference.excess <= 1.0, "{}: {what}: {difference:?}", path.display());
                 }
             }

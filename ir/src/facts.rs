@@ -448,9 +448,8 @@ fn divide(a: Interval, b: Interval) -> Interval {
     if bl <= 0 {
         return (None, None);
     }
-    let low = a.0.map(|x| {
-        if x >= 0 { bh.map_or(0, |h| x.div_euclid(h)) } else { x.div_euclid(bl) }
-    });
+    let low =
+        a.0.map(|x| if x >= 0 { bh.map_or(0, |h| x.div_euclid(h)) } else { x.div_euclid(bl) });
     let high =
         a.1.map(|x| if x >= 0 { x.div_euclid(bl) } else { bh.map_or(-1, |h| x.div_euclid(h)) });
     (low, high)

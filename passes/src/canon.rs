@@ -12,7 +12,7 @@ use crate::pass::{Context, PassError};
 
 /// Rewrites every node into canonical form.
 pub fn run(graph: &Graph, _: &mut Context<'_>) -> Result<Graph, PassError> {
-    rebuild(graph, |next, op, operands| canonical(next, op, operands))
+    rebuild(graph, canonical)
 }
 
 /// Rebuilds the live graph node by node through `make`.

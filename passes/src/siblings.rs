@@ -11,11 +11,13 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use tgc_ir::dim::Dim;
+use tgc_ir::facts::Facts;
 use tgc_ir::graph::{Graph, NodeId, Operands};
 use tgc_ir::op::Op;
 use tgc_ir::scalar::ScalarOp;
 use tgc_ir::spec::{ContractSpec, Group, Role};
 use tgc_ir::types::TensorType;
+use tgc_ir::view::View;
 
 use crate::pass::{Context, PassError};
 
@@ -28,6 +30,9 @@ struct Member {
     bias: Option<(NodeId, NodeId)>,
     /// Extent of the merged axis.
     width: Dim,
+    /// From the member's part of the merged product to its own result, when
+    /// that has the merged axis split or in another place.
+    restore: Option<View>,
 }
 
 /// What members of a group share.
@@ -69,6 +74,39 @@ fn wide_axis(spec: &ContractSpec) -> Option<(usize, usize)> {
     Some((alone(&spec.rhs)?, alone(&spec.out)?))
 }
 
+/// A product whose N labels are one axis of the weight but several axes of the
+/// result (heads), as the product with one such axis at the end, and the view
+/// that gives the result back.
+fn flattened(spec: &ContractSpec, facts: &Facts) -> Option<(ContractSpec, Option<View>)> {
+    if wide_axis(spec).is_some() {
+        return Some((spec.clone(), None));
+    }
+    let labels = spec.labels_of(Role::N, &spec.rhs);
+    let axis = spec.rhs.iter().position(|g| *g == labels).filter(|_| labels.len() > 1)?;
+    let of = |group: &Group| labels.iter().position(|l| group.as_slice() == [*l]);
+    let is_mixed = |group: &Group| of(group).is_none() && group.iter().any(|l| labels.contains(l));
+    if spec.out.iter().any(is_mixed) || !labels.iter().all(|l| spec.out.contains(&vec![*l])) {
+        return None;
+    }
+    let mut flat = spec.clone();
+    let wide = flat.extents.len() as u32;
+    flat.extents.push(Dim::product(labels.iter().map(|l| &spec.extents[*l as usize])));
+    flat.rhs[axis] = vec![wide];
+    flat.out.retain(|g| of(g).is_none());
+    let lead = flat.out.len();
+    flat.out.push(vec![wide]);
+    let from = flat.shape(&flat.out);
+    let mut split = from[..lead].to_vec();
+    split.extend(labels.iter().map(|l| spec.extents[*l as usize].clone()));
+    let mut kept = 0..lead;
+    let axes: Option<Vec<usize>> =
+        spec.out.iter().map(|g| of(g).map(|n| lead + n).or_else(|| kept.next())).collect();
+    let [view] = &View::reshape(&from, &split, facts)?[..] else { return None };
+    let restore = view.then(&View::permute(&split, &axes?), facts)?;
+    let flat = flat.canonical();
+    wide_axis(&flat).is_some().then_some((flat, Some(restore)))
+}
+
 fn is_weight_only(graph: &Graph, node: NodeId) -> bool {
     match graph.op(node) {
         Op::Input { .. } | Op::DimValue { .. } | Op::Random { .. } => false,
@@ -83,9 +121,11 @@ fn member_of(graph: &Graph, users: &[Vec<NodeId>], id: NodeId) -> Option<(Key, M
     if !is_weight_only(graph, weight) || is_weight_only(graph, lhs) {
         return None;
     }
-    let (_, out_axis) = wide_axis(spec)?;
-    let width = graph.shape(id)[out_axis].clone();
+    let (flat, restore) = flattened(spec, &graph.facts)?;
+    let (_, out_axis) = wide_axis(&flat)?;
+    let width = flat.shape(&flat.out)[out_axis].clone();
     let bias = match users[id.index()].as_slice() {
+        _ if restore.is_some() => None,
         [add] if matches!(graph.op(*add), Op::Scalar(ScalarOp::Add)) => {
             let other = graph.operands(*add).iter().copied().find(|o| *o != id)?;
             let shape = graph.shape(other);
@@ -99,11 +139,11 @@ fn member_of(graph: &Graph, users: &[Vec<NodeId>], id: NodeId) -> Option<(Key, M
         _ => None,
     };
     // The shared form has the widened extent set to 1.
-    let label = spec.labels_of(Role::N, &spec.out)[0];
-    let mut shared = (**spec).clone();
+    let label = flat.labels_of(Role::N, &flat.out)[0];
+    let mut shared = flat;
     shared.extents[label as usize] = Dim::ONE;
     let key = Key { lhs, spec: shared, has_bias: bias.is_some() };
-    Some((key, Member { product: id, weight, bias, width }))
+    Some((key, Member { product: id, weight, bias, width, restore }))
 }
 
 fn merged_spec(key: &Key, total: &Dim) -> ContractSpec {
@@ -148,7 +188,11 @@ fn rebuild(graph: &Graph, chosen: &[(Key, Vec<Member>)]) -> Result<Graph, PassEr
                 let (_, axis) =
                     wide_axis(&key_spec(key, members)).expect("members have a wide axis");
                 let start = Dim::sum(members[..i].iter().map(|m| &m.width));
-                next.slice(product, axis, start, 1, members[i].width.clone())?
+                let part = next.slice(product, axis, start, 1, members[i].width.clone())?;
+                match &members[i].restore {
+                    Some(view) => next.view(part, view.clone())?,
+                    None => part,
+                }
             }
             None => {
                 let operands: Operands = graph
@@ -228,4 +272,52 @@ fn copy(
     let new = next.add(graph.op(node).clone(), &operands)?;
     copies.insert(node, new);
     Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tgc_ir::Tensor;
+    use tgc_ir::dtype::DType;
+    use tgc_ir::eval::{Mode, run as evaluate};
+
+    #[test]
+    fn products_with_split_heads_merge_with_flat_ones() {
+        let mut graph = Graph::new("qkv");
+        let dims =
+            |s: &str| s.split_whitespace().map(|d| d.parse().expect("dim")).collect::<Vec<Dim>>();
+        graph.facts.bound(tgc_ir::dim::Symbol::new("S"), Default::default());
+        let x = graph.input("x", TensorType::new(DType::F32, dims("S 6")));
+        for (i, (spec, width)) in [
+            ("a:S b:6, b (c:2 d:4) -> c a d : f32", 8),
+            ("a:S b:6, b (c:3 d:2) -> c d a : f32", 6),
+            ("a:S b:6, b c:5 -> a c : f32", 5),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let values: Vec<f32> =
+                (0..6 * width).map(|v| ((v * 7 + i) % 11) as f32 - 5.0).collect();
+            let weight = graph.weight(&format!("w{i}"), Tensor::from_f32(&[6, width], &values));
+            let spec: ContractSpec = spec.parse().expect("spec");
+            let product =
+                graph.add(Op::Contract { spec: Arc::new(spec) }, &[x, weight]).expect("types");
+            graph.output(&format!("y{i}"), product);
+        }
+        let rules = crate::rules::RuleSet::default();
+        let mut context = Context::new(&crate::cost::Structural, &rules);
+        let merged = run(&graph, &mut context).expect("merges");
+        let live = merged.live();
+        let products = merged
+            .ids()
+            .filter(|id| live[id.index()] && matches!(merged.op(*id), Op::Contract { .. }));
+        assert_eq!(products.count(), 1, "{}", tgc_ir::text::print(&merged));
+        let values: Vec<f32> = (0..18).map(|v| v as f32 * 0.25 - 2.0).collect();
+        let inputs = [("x", Tensor::from_f32(&[3, 6], &values))];
+        let wanted = evaluate(&graph, &inputs, Mode::Exact).expect("evaluates");
+        let got = evaluate(&merged, &inputs, Mode::Exact).expect("evaluates");
+        for (want, got) in wanted.iter().zip(&got) {
+            assert_eq!((want.shape(), want.to_f64()), (got.shape(), got.to_f64()));
+        }
+    }
 }

@@ -30,6 +30,9 @@ pub(crate) struct RulesArgs {
     list: ListArgs,
 }
 
+/// Instances drawn per rule by `rules --check`.
+const CHECKED_INSTANCES: usize = 192;
+
 /// Prints rows under a header, as text, Markdown or JSON.
 fn table(args: &ListArgs, output: &Output, schema: &str, header: &[&str], rows: &[Vec<String>]) {
     if output.json {
@@ -82,10 +85,20 @@ pub(crate) fn rules(args: &RulesArgs, output: &Output) -> Result<(), Failure> {
         let mut set = tgc_passes::rules::RuleSet::default();
         set.add_text(&path.display().to_string(), &text)
             .map_err(|e| Failure::new(Kind::Usage, e))?;
-        output.result(format_args!(
-            "{} rules read; grammar, ops and conditions are right",
-            set.rules.len()
-        ));
+        let reports: Vec<_> = set
+            .rules
+            .iter()
+            .map(|rule| tgc_passes::rules::check_rule(rule, 0, CHECKED_INSTANCES))
+            .collect();
+        reports.iter().for_each(|report| output.result(report));
+        let wrong = reports.iter().filter(|report| !report.holds()).count();
+        if wrong > 0 {
+            let total = reports.len();
+            return Err(Failure::new(
+                Kind::Verification,
+                format!("{wrong} of {total} rules do not hold"),
+            ));
+        }
         return Ok(());
     }
     let session = Session::new(Options::default());
@@ -131,7 +144,6 @@ pub(crate) fn ops(args: &ListArgs, output: &Output) -> Result<(), Failure> {
 /// `tgc operators`.
 pub(crate) fn operators(args: &ListArgs, output: &Output) -> Result<(), Failure> {
     let mut rows: Vec<Vec<String>> = tgc_onnx::operators()
-        .into_iter()
         .map(|(domain, name, since)| {
             let since: Vec<String> = since.iter().map(ToString::to_string).collect();
             let domain = if domain.is_empty() { "ai.onnx".to_owned() } else { domain.to_owned() };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tgc_ir::tensor::Tensor;
 
 /// The corpus beside the repository, when it is there.
-pub fn corpus() -> Option<PathBuf> {
+pub(crate) fn corpus() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/models");
     if path.is_dir() {
         return Some(path);
@@ -16,9 +16,9 @@ pub fn corpus() -> Option<PathBuf> {
 }
 
 /// One data set: inputs and expected outputs in order.
-pub struct DataSet {
-    pub inputs: Vec<Tensor>,
-    pub outputs: Vec<Tensor>,
+pub(crate) struct DataSet {
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) outputs: Vec<Tensor>,
 }
 
 fn read_all(folder: &Path, stem: &str) -> Vec<Tensor> {
@@ -34,7 +34,7 @@ fn read_all(folder: &Path, stem: &str) -> Vec<Tensor> {
 }
 
 /// Every data set of a case.
-pub fn data_sets(case: &Path) -> Vec<DataSet> {
+pub(crate) fn data_sets(case: &Path) -> Vec<DataSet> {
     (0..)
         .map(|k| case.join(format!("test_data_set_{k}")))
         .take_while(|p| p.is_dir())
@@ -43,7 +43,7 @@ pub fn data_sets(case: &Path) -> Vec<DataSet> {
 }
 
 /// (rtol, atol) of a case.
-pub fn tolerance(case: &Path) -> (f64, f64) {
+pub(crate) fn tolerance(case: &Path) -> (f64, f64) {
     let text = std::fs::read_to_string(case.join("meta.json")).expect("meta.json");
     let meta: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     (meta["rtol"].as_f64().expect("rtol"), meta["atol"].as_f64().expect("atol"))
@@ -51,7 +51,7 @@ pub fn tolerance(case: &Path) -> (f64, f64) {
 
 /// The largest excess of |got - want| over atol + rtol·|want| as a ratio
 /// (≤ 1 passes), or why the tensors cannot be compared.
-pub fn excess(got: &Tensor, want: &Tensor, (rtol, atol): (f64, f64)) -> Result<f64, String> {
+pub(crate) fn excess(got: &Tensor, want: &Tensor, (rtol, atol): (f64, f64)) -> Result<f64, String> {
     if got.shape() != want.shape() || got.dtype() != want.dtype() {
         return Err(format!(
             "{}{:?} instead of {}{:?}",
@@ -74,7 +74,7 @@ pub fn excess(got: &Tensor, want: &Tensor, (rtol, atol): (f64, f64)) -> Result<f
 }
 
 /// Site names of meta.json and the ops that they become.
-pub const SITE_OPS: &[(&str, &str)] = &[
+pub(crate) const SITE_OPS: &[(&str, &str)] = &[
     ("attention", "attend"),
     ("layernorm", "layer_norm"),
     ("rmsnorm", "rms_norm"),
@@ -85,7 +85,7 @@ pub const SITE_OPS: &[(&str, &str)] = &[
 ];
 
 /// Recognised ops by name.
-pub fn sites(graph: &tgc_ir::Graph) -> std::collections::BTreeMap<&'static str, u64> {
+pub(crate) fn sites(graph: &tgc_ir::Graph) -> std::collections::BTreeMap<&'static str, u64> {
     let mut out = std::collections::BTreeMap::new();
     for id in graph.ids() {
         let op = graph.op(id);
@@ -97,14 +97,14 @@ pub fn sites(graph: &tgc_ir::Graph) -> std::collections::BTreeMap<&'static str, 
 }
 
 /// How many sites of a kind the architecture has.
-pub fn expected_sites(case: &Path, site: &str) -> Option<u64> {
+pub(crate) fn expected_sites(case: &Path, site: &str) -> Option<u64> {
     let text = std::fs::read_to_string(case.join("meta.json")).expect("meta.json");
     let meta: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     meta["expected_sites"][site].as_u64()
 }
 
 /// Row `i` of the first axis, as a batch of one.
-pub fn row(tensor: &Tensor, i: usize) -> Tensor {
+pub(crate) fn row(tensor: &Tensor, i: usize) -> Tensor {
     let mut shape = tensor.shape().to_vec();
     let rows = std::mem::replace(&mut shape[0], 1);
     let width = tensor.bytes().len() / rows;

@@ -70,14 +70,22 @@ impl<'a> Lowering<'a> {
     fn append(&mut self, state: &crate::state::InPlace<'_>) -> Lowered<Loops> {
         let (extents, index) = axes_of(self.graph.shape(state.new), 0);
         let mut place = index.clone();
-        place[state.axis] = place[state.axis].clone() + self.graph.shape(state.past)[state.axis].clone();
+        place[state.axis] =
+            place[state.axis].clone() + self.graph.shape(state.past)[state.axis].clone();
         let mut emitter = self.emitter(&extents);
         let value = emitter.emit(state.new, &index)?;
         let mut body = emitter.body;
         let dtype = self.graph.dtype(state.new);
-        let value = if body.dtype(value) == dtype { value } else { body.push(dtype, InstKind::Cast(value)) };
+        let value = if body.dtype(value) == dtype {
+            value
+        } else {
+            body.push(dtype, InstKind::Cast(value))
+        };
         let buffer = self.arguments.buffer(state.present, Access::Write);
-        Ok(Loops { extents, epilogue: Epilogue { body, stores: vec![Store { buffer, index: place, value }] } })
+        Ok(Loops {
+            extents,
+            epilogue: Epilogue { body, stores: vec![Store { buffer, index: place, value }] },
+        })
     }
 
     fn rows(&mut self, node: NodeId, axes: &[i64]) -> Lowered<Rows> {
@@ -341,7 +349,7 @@ impl<'a> Lowering<'a> {
 
     fn sort(&mut self, node: NodeId, at: usize, k: &Dim, largest: bool) -> Lowered<Sort> {
         let operand = self.graph.operands(node)[0];
-        let (outer, extent, index) = along(&self.graph.shape(operand).to_vec(), at);
+        let (outer, extent, index) = along(self.graph.shape(operand), at);
         let over = |last: &Dim| outer.iter().cloned().chain([last.clone()]).collect::<Vec<Dim>>();
         let input = self.emitter(&over(&extent)).operand(operand, &index)?;
         let epilogue = self.tuple_epilogue(node, &over(k), &index)?;

@@ -28,7 +28,7 @@ pub enum Lowered {
     /// A kernel, and the node behind each of its buffers.
     Kernel {
         /// Structure and bodies.
-        program: KernelProgram,
+        program: Box<KernelProgram>,
         /// Values read or written, one per buffer.
         arguments: Vec<NodeId>,
     },
@@ -76,11 +76,7 @@ impl Arguments<'_> {
 }
 
 /// Lowers one region.
-pub fn lower(
-    graph: &Graph,
-    region: &Region,
-    layout: &dyn Layout,
-) -> Result<Lowered, CodegenError> {
+pub fn lower(graph: &Graph, region: &Region, layout: &dyn Layout) -> Result<Lowered, CodegenError> {
     if let Some(host) = host_step(graph, region) {
         return Ok(host);
     }
@@ -89,11 +85,10 @@ pub fn lower(
     let anchor = lowering.anchor()?;
     let program =
         KernelProgram { name: String::new(), buffers: lowering.arguments.buffers, anchor };
-    let mut lowered = Lowered::Kernel { program, arguments: lowering.arguments.nodes };
-    if let Lowered::Kernel { program, arguments } = &mut lowered {
-        order_buffers(program, arguments);
-    }
-    Ok(lowered)
+    let mut arguments = lowering.arguments.nodes;
+    let mut program = Box::new(program);
+    order_buffers(&mut program, &mut arguments);
+    Ok(Lowered::Kernel { program, arguments })
 }
 
 fn host_step(graph: &Graph, region: &Region) -> Option<Lowered> {

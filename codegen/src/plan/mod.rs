@@ -172,7 +172,7 @@ impl Builder<'_> {
         match lowered {
             Lowered::Kernel { program, arguments } => {
                 let buffers = arguments.into_iter().map(|n| self.buffer(n)).collect();
-                let (kernel, _) = self.kernels.insert_full(program, ());
+                let (kernel, _) = self.kernels.insert_full(*program, ());
                 Step::Launch(Launch {
                     kernel: kernel as u32,
                     buffers,

@@ -223,8 +223,8 @@ impl CudaInstance {
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let (outputs, count) = crate::host::run(&step.op, &inputs);
         self.count(plan, step.count.as_ref(), count as i64)?;
-        let kept = step.outputs.iter().zip(&outputs).filter(|(b, _)| **b != NO_BUFFER);
-        kept.map(|(b, tensor)| self.write(plan, *b, tensor, stream)).collect()
+        let mut kept = step.outputs.iter().zip(&outputs).filter(|(b, _)| **b != NO_BUFFER);
+        kept.try_for_each(|(b, tensor)| self.write(plan, *b, tensor, stream))
     }
 
     fn repeat(

@@ -88,7 +88,9 @@ pub(super) fn first_difference(
         (Value::Float(l), Value::Float(r)) if is_exact => {
             !(l.is_nan() && r.is_nan()) && l.to_bits() != r.to_bits()
         }
-        (Value::Float(l), Value::Float(r)) => l.is_finite() && !((l - r).abs() <= tolerance),
+        (Value::Float(l), Value::Float(r)) => {
+            l.is_finite() && (r.is_nan() || (l - r).abs() > tolerance)
+        }
         _ => l != r,
     })
 }
