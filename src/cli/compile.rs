@@ -104,9 +104,9 @@ pub(crate) fn summary(outcome: &Outcome) -> Vec<String> {
     for (target, plan) in &outcome.engine.plans {
         let launches = plan.steps.iter().filter(|s| matches!(s, Step::Launch(_))).count();
         out.push(format!(
-            "{target:<12} {launches} launches of {} kernels, arena {} bytes",
+            "{target:<12} {launches} launches of {} kernels, arena {}",
             plan.kernels.len(),
-            plan.arena_bytes
+            arena(outcome, plan)
         ));
         if let Some(built) = outcome.built.get(target) {
             let reports = built.units.iter().flat_map(|u| &u.reports);
@@ -129,6 +129,19 @@ pub(crate) fn summary(outcome: &Outcome) -> Vec<String> {
     out.extend(verification.checks.iter().map(|c| format!("verified     {c}")));
     out.extend(verification.not_reached.iter().map(|c| format!("not verified {c}")));
     out
+}
+
+/// The arena's size: its formula when that is short, else its value at the
+/// smallest sizes.
+fn arena(outcome: &Outcome, plan: &tgc_ir::plan::Plan) -> String {
+    let formula = plan.arena_bytes.to_string();
+    let small = tgc::verify::small_binding(&outcome.imported);
+    match small.and_then(|binding| binding.eval(&plan.arena_bytes).ok()) {
+        Some(bytes) if formula.len() > 60 => {
+            format!("{} at small sizes (formula: --json)", human_bytes(bytes.max(0) as u64))
+        }
+        _ => format!("{formula} bytes"),
+    }
 }
 
 fn summary_json(outcome: &Outcome, path: &str, bytes: u64) -> serde_json::Value {
