@@ -99,6 +99,7 @@ fn open_cuda(engine: &Engine) -> Result<Box<dyn Instance>, Failure> {
         )
     })?;
     let plan = plan_for(engine, target)?.clone();
+    refuse_states(&plan)?;
     let opened = CudaEngine::new(
         plan,
         engine.weights.clone(),
@@ -107,6 +108,21 @@ fn open_cuda(engine: &Engine) -> Result<Box<dyn Instance>, Failure> {
     );
     let instance = CudaInstance::new(&opened.map_err(fail)?).map_err(fail)?;
     Ok(Box::new(Cuda(instance)))
+}
+
+/// A state's buffer has the strides of its capacity; the cuda device stages
+/// inputs densely, so its kernels would read beside them.
+fn refuse_states(plan: &Plan) -> Result<(), Failure> {
+    match plan.inputs.iter().find(|port| port.state.is_some()) {
+        None => Ok(()),
+        Some(port) => Err(Failure::new(
+            Kind::Device,
+            format!(
+                "state `{}` is updated in place, which the cuda device does not do yet\n  help: compile without --state, or run with --device cpu",
+                port.name
+            ),
+        )),
+    }
 }
 
 /// The compiled units of a target, in order.
@@ -170,5 +186,23 @@ impl Instance for Null {
             Tensor::zeros(port.dtype, &shape)
         });
         Ok(outputs.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_refused_on_cuda() {
+        let text = "graph \"g\" {\n  symbol P 0..\n  %0 = input name=past ty=\"f32[1, P, 4]\"\n  \
+                    %1 = input name=new ty=\"f32[1, 1, 4]\"\n  %2 = concat %0 %1 axis=1\n  \
+                    output \"present\" %2\n  state 0 0 axis 1 capacity \"16\"\n}\n";
+        let mut graph = tgc_ir::text::parse(text).expect("parses");
+        let plan = |g: &tgc_ir::Graph| tgc_codegen::compile(g, "sm_80").expect("compiles").plan;
+        let refused = refuse_states(&plan(&graph)).expect_err("has a state");
+        assert!(refused.message.contains("`past`") && refused.kind == Kind::Device);
+        graph.states.clear();
+        assert!(refuse_states(&plan(&graph)).is_ok());
     }
 }

@@ -179,8 +179,7 @@ pub struct Launch {
     pub kernel: u32,
     /// One buffer per kernel argument.
     pub buffers: Vec<u32>,
-    /// Values for the kernel's own symbols: equal layers of different size
-    /// share no kernel, so this is the identity and stays empty today.
+    /// Ways to launch on a GPU; empty for other targets.
     pub variants: Vec<Variant>,
     /// For people: ONNX nodes and rules.
     pub provenance: Vec<String>,
