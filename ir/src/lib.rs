@@ -38,6 +38,7 @@ pub mod tensor;
 pub mod text;
 pub mod types;
 pub mod view;
+pub mod visit;
 
 pub use dim::{Dim, Symbol};
 pub use dtype::DType;

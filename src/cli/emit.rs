@@ -1,13 +1,11 @@
 //! `--emit`: stages as text files.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::ValueEnum;
 
 use tgc::Outcome;
 use tgc::session::{Failure, Kind};
-use tgc_ir::Graph;
 use tgc_runtime::engine::write_beside;
 
 /// What can be written.
@@ -62,7 +60,7 @@ pub(crate) fn write(outcome: &Outcome, wanted: &[What], folder: &Path) -> Result
                     put(folder, name, &String::from_utf8_lossy(bytes))?;
                 }
             }
-            What::Dot => put(folder, "optimised.dot", &dot(&outcome.optimised))?,
+            What::Dot => put(folder, "optimised.dot", &tgc_ir::text::dot(&outcome.optimised))?,
         }
     }
     Ok(())
@@ -79,32 +77,4 @@ fn put(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
     std::fs::create_dir_all(parent)
         .and_then(|()| write_beside(&path, text.as_bytes()))
         .map_err(|e| Failure::new(Kind::File, format!("cannot write {}: {e}", path.display())))
-}
-
-/// Graphviz text of a graph without its leaves.
-fn dot(graph: &Graph) -> String {
-    let mut out = String::from("digraph tgc {\n  node [shape=box, fontname=\"monospace\"];\n");
-    let live = graph.live();
-    for id in graph.ids().filter(|id| live[id.index()]) {
-        let op = graph.op(id);
-        if op.is_leaf() && !matches!(op, tgc_ir::Op::Input { .. }) {
-            continue;
-        }
-        let label = format!("{id} {}\\n{}", op.name(), graph.ty(id)).replace('"', "'");
-        let _ = writeln!(out, "  n{} [label=\"{label}\"];", id.0);
-        for operand in graph.operands(id).iter().filter(|o| {
-            !graph.op(**o).is_leaf() || matches!(graph.op(**o), tgc_ir::Op::Input { .. })
-        }) {
-            let _ = writeln!(out, "  n{} -> n{};", operand.0, id.0);
-        }
-    }
-    for output in graph.outputs() {
-        let _ = writeln!(
-            out,
-            "  \"{}\" [shape=ellipse];\n  n{} -> \"{}\";",
-            output.name, output.node.0, output.name
-        );
-    }
-    out.push_str("}\n");
-    out
 }

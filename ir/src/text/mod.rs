@@ -11,10 +11,12 @@
 //! }
 //! ```
 
+mod dot;
 mod labels;
 mod parse;
 mod print;
 
+pub use dot::dot;
 pub use labels::SpecParseError;
 pub(crate) use labels::split_outside;
 pub use parse::{TextError, parse};
