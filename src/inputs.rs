@@ -6,7 +6,7 @@ use std::path::Path;
 use tgc_ir::bind::Binding;
 use tgc_ir::graph::{Graph, NodeId};
 use tgc_ir::op::Op;
-use tgc_ir::scalar::Value;
+use tgc_ir::scalar::{ScalarOp, Value};
 use tgc_ir::{DType, Tensor, TensorType};
 
 use crate::session::{Failure, Kind, closest};
@@ -185,10 +185,13 @@ pub fn random(
         })?;
         let count: usize = shape.iter().product();
         let limit = id_range(graph, node, binding);
+        let is_mask = is_float_mask(graph, node);
         let row = shape.last().copied().unwrap_or(1).max(1);
         let mut values = Vec::with_capacity(count);
         for i in 0..count {
-            values.push(if ty.dtype.is_float() {
+            values.push(if is_mask {
+                Value::Float(mask_bit(style, i / row, i % row, row, next()) as f64)
+            } else if ty.dtype.is_float() {
                 let (u, v) = (1.0 - next(), next());
                 let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
                 Value::Float(if style == Style::Hard { 64.0 * normal } else { normal })
@@ -211,6 +214,40 @@ fn mask_bit(style: Style, row: usize, at: usize, width: usize, chance: f64) -> i
         (_, 2) => 0,
         _ => 1,
     }
+}
+
+/// Least magnitude of a factor that only a mask is multiplied by.
+const MASK_FACTOR: f64 = 1e4;
+
+/// True for a float input that pointwise ops bring to a product with a huge
+/// constant: `(1 - mask) * -10000`, or the lowest number, is how exporters
+/// write masks, and other values than 0 and 1 there overflow.
+fn is_float_mask(graph: &Graph, input: NodeId) -> bool {
+    if !graph.dtype(input).is_float() {
+        return false;
+    }
+    let users = graph.users();
+    let is_huge = |node: &NodeId| {
+        graph.splat_value(*node).is_some_and(|value| value.as_f64().abs() >= MASK_FACTOR)
+    };
+    let mut stack = vec![input];
+    let mut seen = vec![false; graph.len()];
+    while let Some(node) = stack.pop() {
+        for &user in &users[node.index()] {
+            let op = graph.op(user);
+            if matches!(op, Op::Scalar(ScalarOp::Mul)) && graph.operands(user).iter().any(is_huge) {
+                return true;
+            }
+            let affine = matches!(
+                op,
+                Op::View { .. } | Op::Cast { .. } | Op::Scalar(ScalarOp::Sub | ScalarOp::Neg)
+            );
+            if affine && !std::mem::replace(&mut seen[user.index()], true) {
+                stack.push(user);
+            }
+        }
+    }
+    false
 }
 
 /// The smallest extent of an axis that a value is an index of.

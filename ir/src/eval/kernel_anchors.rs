@@ -1,7 +1,8 @@
 //! Reference of the anchors with structure of their own.
 
+use crate::dtype::DType;
 use crate::eval::EvalError;
-use crate::eval::array::Indices;
+use crate::eval::array::{Array, Indices};
 use crate::eval::body::{index_value, run_all};
 use crate::eval::data::{neutral, order_of, step};
 use crate::eval::kernel::{KernelMachine, Point, as_axes};
@@ -11,6 +12,17 @@ use crate::eval::windows::{ConvShape, PoolShape};
 use crate::kernel_program::{Attend, Contract, Conv, Operand, Pool, Rnn, Scan, Scatter, Sort};
 use crate::scalar::Value;
 
+/// Σ of products of floats, or of integers that wrap.
+fn dot(lhs: &[Value], rhs: &[Value], dtype: DType) -> Value {
+    let pairs = lhs.iter().zip(rhs);
+    if dtype.is_float() {
+        Value::Float(pairs.map(|(l, r)| l.as_f64() * r.as_f64()).sum())
+    } else {
+        let products = pairs.map(|(l, r)| l.as_int().wrapping_mul(r.as_int()));
+        Value::Int(products.fold(0, i128::wrapping_add))
+    }
+}
+
 fn join(parts: &[&[usize]]) -> Vec<i64> {
     parts.iter().flat_map(|p| as_axes(p)).collect()
 }
@@ -19,21 +31,20 @@ impl KernelMachine<'_> {
     pub(crate) fn contract(&mut self, a: &Contract) -> Result<(), EvalError> {
         let (b, m, n, k) =
             (self.sizes(&a.batch)?, self.sizes(&a.m)?, self.sizes(&a.n)?, self.sizes(&a.k)?);
+        let depth: usize = k.iter().product();
         for bi in Indices::new(&b) {
-            for mi in Indices::new(&m) {
-                for ni in Indices::new(&n) {
-                    let (mut float, mut int) = (0.0, 0i128);
-                    for ki in Indices::new(&k) {
-                        let l = self.operand(&a.lhs, &join(&[&bi, &mi, &ki]), &[])?;
-                        let r = self.operand(&a.rhs, &join(&[&bi, &ki, &ni]), &[])?;
-                        if a.acc.is_float() {
-                            float += l.as_f64() * r.as_f64();
-                        } else {
-                            int = int.wrapping_add(l.as_int().wrapping_mul(r.as_int()));
-                        }
-                    }
-                    let acc = if a.acc.is_float() { Value::Float(float) } else { Value::Int(int) };
-                    let acc = crate::eval::body::settle(acc, a.acc, self.mode);
+            // Each operand element is one value however many sums read it.
+            let lhs = self.operand_values(&a.lhs, &[&m, &k], |mk| {
+                join(&[&bi, &mk[..m.len()], &mk[m.len()..]])
+            })?;
+            let rhs = self.operand_values(&a.rhs, &[&n, &k], |nk| {
+                join(&[&bi, &nk[n.len()..], &nk[..n.len()]])
+            })?;
+            for (row, mi) in Indices::new(&m).enumerate() {
+                for (column, ni) in Indices::new(&n).enumerate() {
+                    let l = &lhs[row * depth..(row + 1) * depth];
+                    let r = &rhs[column * depth..(column + 1) * depth];
+                    let acc = crate::eval::body::settle(dot(l, r, a.acc), a.acc, self.mode);
                     self.store_all(
                         &a.epilogue.body,
                         &a.epilogue.stores,
@@ -45,6 +56,17 @@ impl KernelMachine<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The values of an operand over axes, in row-major order; `place` gives the
+    /// anchor's axes of an index.
+    fn operand_values(
+        &self,
+        operand: &Operand,
+        extents: &[&[usize]],
+        place: impl Fn(&[usize]) -> Vec<i64>,
+    ) -> Result<Vec<Value>, EvalError> {
+        Indices::new(&extents.concat()).map(|at| self.operand(operand, &place(&at), &[])).collect()
     }
 
     pub(crate) fn conv(&mut self, a: &Conv) -> Result<(), EvalError> {
@@ -64,24 +86,34 @@ impl KernelMachine<'_> {
             .into_iter()
             .chain(out)
             .collect();
-        for index in Indices::new(&space) {
-            let acc = {
-                let this = &*self;
-                let mut input = |i: &[i64]| this.operand(&a.input, i, &[]);
-                let mut filter = |i: &[i64]| this.operand(&a.filter, i, &[]);
-                shape.sum(
-                    index[0],
-                    index[1],
-                    &index[2..],
-                    &mut input,
-                    &mut filter,
-                    a.acc.is_float(),
-                )?
-            };
+        let float = a.acc.is_float();
+        let channels = shape.groups * shape.in_channels;
+        let rows = if shape.transposed {
+            [channels, shape.out_channels]
+        } else {
+            [shape.groups * shape.out_channels, shape.in_channels]
+        };
+        let input =
+            self.operand_array(&a.input, &[&[space[0], channels], &shape.in_spatial], float)?;
+        let filter = self.operand_array(&a.filter, &[&rows, &shape.kernel], float)?;
+        let sums = shape.sums(space[0], &space[2..], &input, &filter);
+        for (index, acc) in Indices::new(&space).zip(sums) {
             let acc = crate::eval::body::settle(acc, a.acc, self.mode);
             self.store_all(&a.epilogue.body, &a.epilogue.stores, &as_axes(&index), &[acc], &[])?;
         }
         Ok(())
+    }
+
+    /// An operand over its axes as an array of floats or integers.
+    fn operand_array(
+        &self,
+        operand: &Operand,
+        extents: &[&[usize]],
+        float: bool,
+    ) -> Result<Array, EvalError> {
+        let values = self.operand_values(operand, extents, as_axes)?;
+        let dtype = if float { DType::F64 } else { DType::I64 };
+        Ok(Array::build(dtype, &extents.concat(), |at| values[at]))
     }
 
     pub(crate) fn pool(&mut self, a: &Pool) -> Result<(), EvalError> {
@@ -126,20 +158,28 @@ impl KernelMachine<'_> {
     pub(crate) fn attend(&mut self, a: &Attend) -> Result<(), EvalError> {
         let (b, m, n) = (self.sizes(&a.batch)?, self.sizes(&a.m)?, self.sizes(&a.n)?);
         let (d, e) = (self.sizes(&a.d)?, self.sizes(&a.e)?);
+        let [width, depth, keys] = [&e, &d, &n].map(|x| x.iter().product::<usize>());
         for bi in Indices::new(&b) {
-            for mi in Indices::new(&m) {
-                let weights = self.attention_weights(a, &bi, &mi, &n, &d)?;
-                for ei in Indices::new(&e) {
-                    let mut sum = 0.0;
-                    for (ni, w) in Indices::new(&n).zip(&weights) {
-                        sum += w * self.operand(&a.v, &join(&[&bi, &ni, &ei]), &[])?.as_f64();
-                    }
-                    let slots = [Value::Float(sum)];
+            let read = |operand: &Operand, extents: &[&[usize]]| {
+                self.operand_values(operand, extents, |at| {
+                    as_axes(&bi).into_iter().chain(as_axes(at)).collect()
+                })
+            };
+            let (q, k) = (read(&a.q, &[&m, &d])?, read(&a.k, &[&n, &d])?);
+            let v = read(&a.v, &[&n, &e])?;
+            for (row, mi) in Indices::new(&m).enumerate() {
+                let q = &q[row * depth..(row + 1) * depth];
+                let raw =
+                    (0..keys).map(|key| dot(q, &k[key * depth..(key + 1) * depth], DType::F64));
+                let weights = self.attention_weights(a, &bi, &mi, &n, raw)?;
+                for (column, ei) in Indices::new(&e).enumerate() {
+                    let values = weights.iter().enumerate();
+                    let sum = values.map(|(key, w)| w * v[key * width + column].as_f64()).sum();
                     self.store_all(
                         &a.epilogue.body,
                         &a.epilogue.stores,
                         &join(&[&bi, &mi, &ei]),
-                        &slots,
+                        &[Value::Float(sum)],
                         &[],
                     )?;
                 }
@@ -148,24 +188,18 @@ impl KernelMachine<'_> {
         Ok(())
     }
 
+    /// Probabilities of one query, from its raw scores in order of keys.
     fn attention_weights(
         &self,
         a: &Attend,
         bi: &[usize],
         mi: &[usize],
         n: &[usize],
-        d: &[usize],
+        raw: impl Iterator<Item = Value>,
     ) -> Result<Vec<f64>, EvalError> {
         let mut scores = Vec::new();
-        for ni in Indices::new(n) {
-            let mut raw = 0.0;
-            for di in Indices::new(d) {
-                let q = self.operand(&a.q, &join(&[bi, mi, &di]), &[])?.as_f64();
-                raw += q * self.operand(&a.k, &join(&[bi, &ni, &di]), &[])?.as_f64();
-            }
-            scores.push(
-                self.operand(&a.score, &join(&[bi, mi, &ni]), &[Value::Float(raw)])?.as_f64(),
-            );
+        for (ni, raw) in Indices::new(n).zip(raw) {
+            scores.push(self.operand(&a.score, &join(&[bi, mi, &ni]), &[raw])?.as_f64());
         }
         let greatest = scores
             .iter()

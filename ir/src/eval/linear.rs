@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::eval::EvalError;
-use crate::eval::array::{Array, Indices};
+use crate::eval::array::{Array, Data, Indices};
 use crate::eval::body::{Slots, run_body};
 use crate::eval::movement::offset;
 use crate::eval::node::Machine;
@@ -23,27 +23,80 @@ fn label_strides(axes: &[Group], extents: &[usize], array_strides: &[usize]) -> 
     out
 }
 
-/// Σ over `summed` of the product of elements at label offsets.
-struct Walk<'a> {
-    summed: Vec<(usize, usize, usize)>,
-    lhs: &'a Array,
-    rhs: &'a Array,
+/// Offsets of the elements that some labels span, in row-major order of those labels.
+fn offsets(labels: &[Label], extents: &[usize], strides: &[usize]) -> Vec<usize> {
+    let mut out = vec![0];
+    for label in labels {
+        let (extent, stride) = (extents[*label as usize], strides[*label as usize]);
+        out = out.iter().flat_map(|at| (0..extent).map(move |i| at + i * stride)).collect();
+    }
+    out
 }
 
-impl Walk<'_> {
-    fn float(&self, depth: usize, l: usize, r: usize) -> f64 {
-        let Some(&(n, ls, rs)) = self.summed.get(depth) else {
-            return self.lhs.get(l).as_f64() * self.rhs.get(r).as_f64();
+/// An operand laid out as rows over the summed labels, so that a sum of
+/// products reads two contiguous rows.
+struct Rows {
+    data: Data,
+    depth: usize,
+    /// Rows from one value of a label to the next; 0 for labels that the
+    /// operand does not have.
+    strides: Vec<usize>,
+}
+
+impl Rows {
+    /// `strides` are those of the labels in `array`.
+    fn pack(array: &Array, strides: &[usize], summed: &[Label], extents: &[usize]) -> Rows {
+        let own: Vec<Label> = (0..extents.len() as Label)
+            .filter(|l| strides[*l as usize] != 0 && !summed.contains(l))
+            .collect();
+        let mut rows = vec![0; extents.len()];
+        let mut step = 1;
+        for label in own.iter().rev() {
+            rows[*label as usize] = step;
+            step *= extents[*label as usize];
+        }
+        let inner = offsets(summed, extents, strides);
+        let starts = offsets(&own, extents, strides);
+        let places = starts.iter().flat_map(|start| inner.iter().map(move |at| start + at));
+        let data = match &array.data {
+            Data::Float(x) => Data::Float(places.map(|at| x[at]).collect()),
+            Data::Int(x) => Data::Int(places.map(|at| x[at]).collect()),
         };
-        (0..n).map(|i| self.float(depth + 1, l + i * ls, r + i * rs)).sum()
+        Rows { data, depth: inner.len(), strides: rows }
     }
 
-    fn int(&self, depth: usize, l: usize, r: usize) -> i128 {
-        let Some(&(n, ls, rs)) = self.summed.get(depth) else {
-            return self.lhs.get(l).as_int().wrapping_mul(self.rhs.get(r).as_int());
-        };
-        (0..n).fold(0i128, |sum, i| sum.wrapping_add(self.int(depth + 1, l + i * ls, r + i * rs)))
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        row * self.depth..(row + 1) * self.depth
     }
+
+    /// Σ of products of a row of each.
+    fn dot(&self, row: usize, rhs: &Rows, rhs_row: usize) -> Value {
+        match (&self.data, &rhs.data) {
+            (Data::Float(x), Data::Float(y)) => {
+                Value::Float(dot(&x[self.range(row)], &y[rhs.range(rhs_row)]))
+            }
+            (Data::Int(x), Data::Int(y)) => {
+                let pairs = x[self.range(row)].iter().zip(&y[rhs.range(rhs_row)]);
+                Value::Int(pairs.map(|(x, y)| x.wrapping_mul(*y)).fold(0, i128::wrapping_add))
+            }
+            // The type rule gives both operands one element type.
+            _ => Value::Float(f64::NAN),
+        }
+    }
+}
+
+/// Σ x·y in eight interleaved sums: the order of a sum is unspecified, and one
+/// chain of additions would take their latency each.
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (xs, ys) = (x.chunks_exact(8), y.chunks_exact(8));
+    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in xs.zip(ys) {
+        for lane in 0..8 {
+            lanes[lane] += x[lane] * y[lane];
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
 }
 
 pub(crate) fn contract(
@@ -52,31 +105,19 @@ pub(crate) fn contract(
     lhs: &Array,
     rhs: &Array,
 ) -> Result<Array, EvalError> {
-    let extents = machine.extents("contract", &spec.extents)?;
-    let ls = label_strides(&spec.lhs, &extents, &lhs.strides());
-    let rs = label_strides(&spec.rhs, &extents, &rhs.strides());
+    let extents = machine.sizes("contract", &spec.extents)?;
     let out_labels: Vec<Label> = spec.out.iter().flatten().copied().collect();
-    let out_extents: Vec<usize> = out_labels.iter().map(|l| extents[*l as usize]).collect();
-    let summed = (0..extents.len())
-        .filter(|l| !out_labels.contains(&(*l as Label)))
-        .map(|l| (extents[l], ls[l], rs[l]))
-        .collect();
-    let walk = Walk { summed, lhs, rhs };
+    let summed: Vec<Label> =
+        (0..extents.len() as Label).filter(|l| !out_labels.contains(l)).collect();
+    let pack = |axes: &[Group], array: &Array| {
+        Rows::pack(array, &label_strides(axes, &extents, &array.strides()), &summed, &extents)
+    };
+    let (left, right) = (pack(&spec.lhs, lhs), pack(&spec.rhs, rhs));
     let shape: Vec<usize> =
         spec.out.iter().map(|g| g.iter().map(|l| extents[*l as usize]).product()).collect();
-    let mut out = Array::filled(spec.dtype, &shape, Value::zero(spec.dtype));
-    let float = spec.dtype.is_float();
-    for (at, index) in Indices::new(&out_extents).enumerate() {
-        let place = |strides: &[usize]| {
-            index.iter().zip(&out_labels).map(|(i, l)| i * strides[*l as usize]).sum()
-        };
-        let (l, r) = (place(&ls), place(&rs));
-        out.set(
-            at,
-            if float { Value::Float(walk.float(0, l, r)) } else { Value::Int(walk.int(0, l, r)) },
-        );
-    }
-    Ok(out)
+    let left_rows = offsets(&out_labels, &extents, &left.strides);
+    let right_rows = offsets(&out_labels, &extents, &right.strides);
+    Ok(Array::build(spec.dtype, &shape, |at| left.dot(left_rows[at], &right, right_rows[at])))
 }
 
 pub(crate) fn attend(
@@ -84,7 +125,7 @@ pub(crate) fn attend(
     spec: &AttendSpec,
     x: &[Arc<Array>],
 ) -> Result<Array, EvalError> {
-    let extents = machine.extents("attend", &spec.extents)?;
+    let extents = machine.sizes("attend", &spec.extents)?;
     let strides_of = |axes: &[Group], a: &Array| label_strides(axes, &extents, &a.strides());
     let (qs, ks, vs) =
         (strides_of(&spec.q, &x[0]), strides_of(&spec.k, &x[1]), strides_of(&spec.v, &x[2]));
@@ -94,16 +135,16 @@ pub(crate) fn attend(
     let out_extents: Vec<usize> = out_labels.iter().map(|l| extents[*l as usize]).collect();
     let key_extents: Vec<usize> = spec.keys.iter().map(|l| extents[*l as usize]).collect();
     let within = |axes: &[Group], l: Label| axes.iter().flatten().any(|x| *x == l);
-    let depth: Vec<(usize, usize, usize)> = (0..extents.len() as Label)
+    let depth: Vec<Label> = (0..extents.len() as Label)
         .filter(|l| {
             within(&spec.q, *l)
                 && within(&spec.k, *l)
                 && !out_labels.contains(l)
                 && !spec.keys.contains(l)
         })
-        .map(|l| (extents[l as usize], qs[l as usize], ks[l as usize]))
         .collect();
-    let dot = Walk { summed: depth, lhs: &x[0], rhs: &x[1] };
+    let queries = Rows::pack(&x[0], &qs, &depth, &extents);
+    let keys = Rows::pack(&x[1], &ks, &depth, &extents);
     let shape: Vec<usize> =
         spec.out.iter().map(|g| g.iter().map(|l| extents[*l as usize]).product()).collect();
     let mut out = Array::filled(spec.dtype, &shape, Value::zero(spec.dtype));
@@ -114,8 +155,8 @@ pub(crate) fn attend(
         let mut slots_of_keys = Vec::new();
         for key in Indices::new(&key_extents) {
             spec.keys.iter().zip(&key).for_each(|(l, i)| labels[*l as usize] = *i);
-            let raw = dot.float(0, offset(&labels, &qs), offset(&labels, &ks));
-            let mut slots = vec![Value::Float(raw)];
+            let (query, key) = (offset(&labels, &queries.strides), offset(&labels, &keys.strides));
+            let mut slots = vec![queries.dot(query, &keys, key)];
             slots.extend(extra_strides.iter().zip(&x[3..]).map(|(s, a)| a.get(offset(&labels, s))));
             let score = run_body(
                 &spec.score,

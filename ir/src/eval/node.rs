@@ -183,18 +183,22 @@ pub(crate) struct Machine<'a> {
 
 impl Machine<'_> {
     pub(crate) fn extents(&self, what: &str, dims: &[Dim]) -> Result<Vec<usize>, EvalError> {
-        let mut shape = Vec::new();
-        for dim in dims {
-            let extent = self.binding.eval(dim)?;
-            shape.push(
-                usize::try_from(extent)
-                    .map_err(|_| EvalError::Extent { what: what.to_owned(), extent })?,
-            );
-        }
+        let shape = self.sizes(what, dims)?;
         match crate::tensor::element_count(&shape) {
             Some(count) if count <= ELEMENTS_MAX => Ok(shape),
             _ => Err(EvalError::TooLarge { what: what.to_owned(), limit: ELEMENTS_MAX }),
         }
+    }
+
+    /// Extents that need not be those of one array (of labels, say).
+    pub(crate) fn sizes(&self, what: &str, dims: &[Dim]) -> Result<Vec<usize>, EvalError> {
+        dims.iter()
+            .map(|dim| {
+                let extent = self.binding.eval(dim)?;
+                usize::try_from(extent)
+                    .map_err(|_| EvalError::Extent { what: what.to_owned(), extent })
+            })
+            .collect()
     }
 
     pub(crate) fn bind_count(&mut self, symbol: &Symbol, count: usize) {

@@ -2,7 +2,7 @@
 
 use crate::dtype::DType;
 use crate::eval::EvalError;
-use crate::eval::array::{Array, Indices};
+use crate::eval::array::{Array, Data, Indices};
 use crate::eval::data::Reducer;
 use crate::eval::movement::offset;
 use crate::eval::node::Machine;
@@ -48,39 +48,92 @@ impl ConvShape {
         Some(coords)
     }
 
-    /// acc[n, o, y] with elements given as `input([n, c, x…])`, `filter([…])`.
-    pub(crate) fn sum(
+    /// For each tap the output places (row-major) that it serves and the input
+    /// cell that it reads there; places where it falls into the padding are absent.
+    fn taps(&self, out_spatial: &[usize]) -> Vec<Vec<(usize, usize)>> {
+        let places: Vec<Vec<usize>> = Indices::new(out_spatial).collect();
+        let cell = |y: &[usize], k: &[usize]| {
+            let coords = self.source(y, k)?;
+            let extents = coords.iter().zip(&self.in_spatial);
+            Some(extents.fold(0, |at, (c, extent)| at * extent + *c as usize))
+        };
+        Indices::new(&self.kernel)
+            .map(|k| {
+                let served = places.iter().enumerate();
+                served.filter_map(|(at, y)| Some((at, cell(y, &k)?))).collect()
+            })
+            .collect()
+    }
+
+    /// acc[n, o, y…] in row-major order, of `input[n, c, x…]` and
+    /// `filter[o, c, k…]` (transposed: `filter[c, o, k…]`).
+    pub(crate) fn sums(
         &self,
-        n: usize,
-        o: usize,
-        y: &[usize],
-        input: &mut dyn FnMut(&[i64]) -> Result<Value, EvalError>,
-        filter: &mut dyn FnMut(&[i64]) -> Result<Value, EvalError>,
-        float: bool,
-    ) -> Result<Value, EvalError> {
-        let group = o / self.out_channels.max(1);
-        let (mut sum, mut int_sum) = (0.0, 0i128);
-        for c in 0..self.in_channels {
-            let channel = (group * self.in_channels + c) as i64;
-            for k in Indices::new(&self.kernel) {
-                let Some(coords) = self.source(y, &k) else { continue };
-                let mut at = vec![n as i64, channel];
-                at.extend(coords);
-                let mut tap = if self.transposed {
-                    vec![channel, (o % self.out_channels) as i64]
-                } else {
-                    vec![o as i64, c as i64]
-                };
-                tap.extend(k.iter().map(|k| *k as i64));
-                let (a, b) = (input(&at)?, filter(&tap)?);
-                if float {
-                    sum += a.as_f64() * b.as_f64();
-                } else {
-                    int_sum = int_sum.wrapping_add(a.as_int().wrapping_mul(b.as_int()));
+        batch: usize,
+        out_spatial: &[usize],
+        input: &Array,
+        filter: &Array,
+    ) -> Vec<Value> {
+        let places: usize = out_spatial.iter().product();
+        let taps = self.taps(out_spatial);
+        match (&input.data, &filter.data) {
+            (Data::Float(x), Data::Float(w)) => {
+                self.typed_sums(batch, places, &taps, x, w, |sum, x, w| sum + x * w, Value::Float)
+            }
+            (Data::Int(x), Data::Int(w)) => {
+                let add = |sum: i128, x: i128, w: i128| sum.wrapping_add(x.wrapping_mul(w));
+                self.typed_sums(batch, places, &taps, x, w, add, Value::Int)
+            }
+            // The type rule gives both operands one element type.
+            _ => vec![Value::Float(f64::NAN); batch * self.groups * self.out_channels * places],
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one loop nest over two number types")]
+    fn typed_sums<T: Copy + Default>(
+        &self,
+        batch: usize,
+        places: usize,
+        taps: &[Vec<(usize, usize)>],
+        input: &[T],
+        filter: &[T],
+        add: impl Fn(T, T, T) -> T,
+        value: impl Fn(T) -> Value,
+    ) -> Vec<Value> {
+        let cells: usize = self.in_spatial.iter().product();
+        let mut out = Vec::with_capacity(batch * self.groups * self.out_channels * places);
+        let mut sums = vec![T::default(); self.out_channels * places];
+        for image in 0..batch * self.groups {
+            let group = image % self.groups;
+            sums.fill(T::default());
+            for c in 0..self.in_channels {
+                let plane = &input[(image * self.in_channels + c) * cells..][..cells];
+                for (tap, served) in taps.iter().enumerate() {
+                    let row: Vec<T> = served.iter().map(|(_, cell)| plane[*cell]).collect();
+                    for o in 0..self.out_channels {
+                        let weight = filter[self.filter_row(group, o, c) * taps.len() + tap];
+                        let sums = &mut sums[o * places..][..places];
+                        if served.len() == places {
+                            sums.iter_mut().zip(&row).for_each(|(s, x)| *s = add(*s, *x, weight));
+                        } else {
+                            let pairs = served.iter().zip(&row);
+                            pairs.for_each(|((y, _), x)| sums[*y] = add(sums[*y], *x, weight));
+                        }
+                    }
                 }
             }
+            out.extend(sums.iter().map(|sum| value(*sum)));
         }
-        Ok(if float { Value::Float(sum) } else { Value::Int(int_sum) })
+        out
+    }
+
+    /// The row of the filter for an output and an input channel of a group.
+    fn filter_row(&self, group: usize, o: usize, c: usize) -> usize {
+        if self.transposed {
+            (group * self.in_channels + c) * self.out_channels + o
+        } else {
+            (group * self.out_channels + o) * self.in_channels + c
+        }
     }
 }
 
@@ -111,14 +164,8 @@ pub(crate) fn conv(
         transposed: spec.transposed,
     };
     debug_assert_eq!(geometry.groups * geometry.out_channels, shape[1]);
-    let mut out = Array::filled(x.dtype, shape, Value::zero(x.dtype));
-    let float = x.dtype.is_float();
-    for (at, index) in Indices::new(shape).enumerate() {
-        let (mut input, mut filter) =
-            (|i: &[i64]| Ok(element(x, i)), |i: &[i64]| Ok(element(w, i)));
-        out.set(at, geometry.sum(index[0], index[1], &index[2..], &mut input, &mut filter, float)?);
-    }
-    Ok(out)
+    let sums = geometry.sums(shape[0], &shape[2..], x, w);
+    Ok(Array::build(x.dtype, shape, |at| sums[at]))
 }
 
 /// Extents of a pooling.
