@@ -12,7 +12,7 @@ use tgc_codegen::schedule::model::GpuCost;
 use tgc_ir::device_table::Device;
 use tgc_ir::dim::{Dim, Symbol};
 use tgc_ir::facts::{Bounds, Relation, Require};
-use tgc_ir::plan::{Plan, Step};
+use tgc_ir::plan::Plan;
 use tgc_ir::{Graph, Tensor};
 use tgc_passes::rules::RuleSet;
 use tgc_passes::{Context, Observer, PASSES, Pass};
@@ -403,11 +403,9 @@ impl Session {
                 build_sources(&sources, &request).map_err(failed)?
             }
         };
-        for step in &mut plan.steps {
-            if let Step::Launch(launch) = step {
-                launch.variants = built.emitted[launch.kernel as usize].variants();
-            }
-        }
+        plan.change_launches(&mut |launch| {
+            launch.variants = built.emitted[launch.kernel as usize].variants();
+        });
         let keys: Vec<String> = plan.kernels.iter().map(|k| k.name.clone()).collect();
         let records: Vec<_> =
             built.emitted.iter().zip(&keys).flat_map(|(e, k)| e.records(device, k)).collect();
@@ -433,32 +431,17 @@ impl Session {
 /// Weights in the order in which plans refer to them. Rows that no plan reads
 /// are left empty.
 fn used_weights(primitives: &Graph, outcome: &Outcome) -> Result<Vec<Tensor>, Failure> {
-    let weights = tgc_codegen::plan::weights(primitives);
-    let live = primitives.live();
-    let mut used = vec![false; weights.len()];
-    for id in primitives.ids().filter(|id| live[id.index()]) {
-        if let tgc_ir::Op::Weight { index } = primitives.op(id) {
-            used[*index as usize] = true;
-        }
-    }
-    let graph_weights = primitives.weights().len();
-    let missing = |i: usize| {
-        let name = primitives.weights().get(i).map_or("a literal", |w| &w.name);
-        Failure::new(
-            Kind::Model,
-            format!(
-                "the contents of weight `{name}` are not in {}",
-                outcome.engine.provenance.model
-            ),
-        )
+    let missing = |name: &str| {
+        let model = &outcome.engine.provenance.model;
+        let message = format!("the contents of weight `{name}` are not in {model}");
+        Failure::new(Kind::Model, message)
     };
-    weights
+    tgc_codegen::plan::constants(primitives)
         .into_iter()
-        .enumerate()
-        .map(|(i, w)| match w {
-            Some(w) if i >= graph_weights || used[i] => Ok(w),
-            None if used[i] => Err(missing(i)),
-            _ => Ok(Tensor::zeros(tgc_ir::DType::U8, &[0])),
+        .map(|constant| match constant.data {
+            _ if !constant.is_read => Ok(Tensor::zeros(tgc_ir::DType::U8, &[0])),
+            Some(data) => Ok(data),
+            None => Err(missing(&constant.name)),
         })
         .collect()
 }
@@ -466,13 +449,11 @@ fn used_weights(primitives: &Graph, outcome: &Outcome) -> Result<Vec<Tensor>, Fa
 /// The model nodes behind each kernel, over all its launches.
 fn kernel_provenance(plan: &Plan) -> Vec<Vec<String>> {
     let mut out: Vec<Vec<String>> = vec![Vec::new(); plan.kernels.len()];
-    for step in &plan.steps {
-        if let Step::Launch(launch) = step {
-            let list = &mut out[launch.kernel as usize];
-            for name in &launch.provenance {
-                if !list.contains(name) {
-                    list.push(name.clone());
-                }
+    for launch in plan.launches() {
+        let list = &mut out[launch.kernel as usize];
+        for name in &launch.provenance {
+            if !list.contains(name) {
+                list.push(name.clone());
             }
         }
     }

@@ -117,7 +117,11 @@ impl Cutter<'_> {
                 self.settle_operands(id);
                 self.start(id, Domain::closed(self.graph.ty(id)));
             }
-            Op::NonZero { .. } | Op::Nms { .. } | Op::Unique { .. } => {
+            Op::NonZero { .. }
+            | Op::Nms { .. }
+            | Op::Unique { .. }
+            | Op::If { .. }
+            | Op::Loop { .. } => {
                 for operand in self.graph.operands(id).to_vec() {
                     self.materialise(operand);
                 }

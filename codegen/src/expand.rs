@@ -3,6 +3,7 @@
 //! Recognition has done its work before (stable forms, attention, counts); a
 //! family that wants a composite whole would be asked here.
 
+use tgc_ir::attr::Region;
 use tgc_ir::composite::{Apply, CompositeOp};
 use tgc_ir::graph::Operands;
 use tgc_ir::infer::Violation;
@@ -34,8 +35,13 @@ fn expand_node(
     op.expand(&mut Expanding(graph), operands)
 }
 
-/// The live part of a graph in primitives.
+/// The live part of a graph, regions included, in primitives.
 pub fn expand(graph: &Graph) -> Result<Graph, Violation> {
+    expand_with(graph, &[])
+}
+
+/// Inputs for which there is a literal are read as that literal.
+fn expand_with(graph: &Graph, literals: &[(NodeId, Op)]) -> Result<Graph, Violation> {
     let live = graph.live();
     let mut next = graph.successor();
     let mut map: Vec<Option<NodeId>> = vec![None; graph.len()];
@@ -50,9 +56,14 @@ pub fn expand(graph: &Graph) -> Result<Graph, Violation> {
             .collect();
         let locations: Vec<_> = graph.locations(id).iter().cloned().collect();
         next.set_location(&locations);
-        let new = match graph.op(id) {
-            Op::Composite(op) => expand_node(&mut next, op, &operands)?,
-            op => next.add(op.clone(), &operands)?,
+        let literal = literals.iter().find(|(input, _)| *input == id);
+        let new = match (graph.op(id), literal) {
+            (_, Some((_, literal))) => next.add(literal.clone(), &[])?,
+            (Op::Composite(op), _) => expand_node(&mut next, op, &operands)?,
+            (op, _) => {
+                let op = expand_regions(&next, op, &operands)?;
+                next.add(op, &operands)?
+            }
         };
         map[id.index()] = Some(new);
     }
@@ -61,4 +72,34 @@ pub fn expand(graph: &Graph) -> Result<Graph, Violation> {
         next.output(&output.name, map[output.node.index()].expect("outputs are live"));
     }
     Ok(next)
+}
+
+/// An op with its regions in primitives; what they capture of literals is
+/// theirs.
+fn expand_regions(graph: &Graph, op: &Op, operands: &[NodeId]) -> Result<Op, Violation> {
+    let expanded = |region: &Region, operands: &[NodeId], own: usize| {
+        let captures = region.graph().inputs()[own..].iter().zip(operands);
+        let literals: Vec<(NodeId, Op)> = captures
+            .map(|(input, operand)| (*input, graph.op(*operand).clone()))
+            .filter(|(_, op)| {
+                matches!(op, Op::Splat { .. } | Op::Iota { .. } | Op::DimValue { .. })
+            })
+            .collect();
+        expand_with(region.graph(), &literals).map(Region::new)
+    };
+    Ok(match op {
+        Op::If { then, otherwise } => Op::If {
+            then: expanded(then, &operands[1..], 0)?,
+            otherwise: expanded(otherwise, &operands[1..], 0)?,
+        },
+        Op::Loop { body, carried, rounds } => {
+            let own = *carried as usize;
+            Op::Loop {
+                body: expanded(body, &operands[2 + own..], 1 + own)?,
+                carried: *carried,
+                rounds: rounds.clone(),
+            }
+        }
+        other => other.clone(),
+    })
 }

@@ -1,6 +1,8 @@
 //! Type rules: from an op and its operands' types to its result types, or the
 //! labelled constraint that is violated. This is also the verifier.
 
+mod control;
+
 use smallvec::smallvec;
 
 use crate::dim::Dim;
@@ -11,6 +13,8 @@ use crate::kernel_program::ReduceOp;
 use crate::op::Op;
 use crate::spec::{AttendSpec, ContractSpec, ConvSpec, Group, PoolSpec, RnnSpec, group_shape};
 use crate::types::{DisplayDims, TensorType};
+
+pub use control::after_rounds;
 
 /// A violated type constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -197,10 +201,12 @@ fn infer_structured(op: &Op, operands: &[&TensorType], facts: &Facts) -> Inferre
         Op::Unique { axis, count: symbol, .. } => {
             count(1).and_then(|()| unique(*axis, symbol, operands[0]))
         }
-        Op::If { then, .. } => {
-            Ok(then.graph().outputs().iter().map(|o| then.graph().ty(o.node).clone()).collect())
+        Op::If { then, otherwise } => {
+            control::branches(then.graph(), otherwise.graph(), operands, facts)
         }
-        Op::Loop { body, carried, rounds } => Ok(loop_types(body.graph(), *carried, rounds)),
+        Op::Loop { body, carried, rounds } => {
+            control::repeated(body.graph(), *carried, rounds, operands, facts)
+        }
         Op::Rnn { spec } => rnn(spec, operands),
         Op::Attend { spec } => attend(spec, operands, facts),
         Op::Composite(composite) => composite.infer(operands, facts),
@@ -476,22 +482,6 @@ fn unique(axis: i64, symbol: &crate::dim::Symbol, x: &TensorType) -> Inferred {
     Ok(smallvec![values, index(&count), index(&length), index(&count)])
 }
 
-fn loop_types(body: &Graph, carried: i64, rounds: &crate::dim::Symbol) -> ResultTypes {
-    let carried = usize::try_from(carried).unwrap_or(0);
-    body.outputs()
-        .iter()
-        .skip(1)
-        .enumerate()
-        .map(|(i, output)| {
-            let mut ty = body.ty(output.node).clone();
-            if i >= carried {
-                ty.shape.insert(0, Dim::from(rounds));
-            }
-            ty
-        })
-        .collect()
-}
-
 fn rnn(spec: &RnnSpec, operands: &[&TensorType]) -> Inferred {
     let lstm = spec.cell == crate::kernel_program::Cell::Lstm;
     let want = 3
@@ -546,9 +536,8 @@ pub fn verify(graph: &Graph) -> Result<(), (NodeId, Violation)> {
             let message = format!("stored type {:?}, inferred {types:?}", graph.types(id));
             return Err((id, Violation::new("graph C2", message)));
         }
-        if let Op::If { then, otherwise } = graph.op(id) {
-            verify(then.graph()).map_err(|(_, v)| (id, v))?;
-            verify(otherwise.graph()).map_err(|(_, v)| (id, v))?;
+        for region in graph.op(id).regions() {
+            verify(region.graph()).map_err(|(_, v)| (id, v))?;
         }
     }
     Ok(())

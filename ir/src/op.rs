@@ -280,13 +280,15 @@ ops! {
     }
     /// Repetition: rank-0 i64 greatest count, rank-0 bool, carried…, captures…
     /// The body maps (round, carried…, captures…) to (continue, carried…,
-    /// stacked…); results: carried…, stacked… [rounds, …].
+    /// stacked…); results: carried…, stacked… [rounds, …]. Extents of carried
+    /// parameters may mention `rounds`, inside the body the rounds completed
+    /// so far: with 0 they are the operands', with one more the results'.
     Loop "loop" {
         /// The round.
         body: Region,
         /// Number of carried values.
         carried: i64,
-        /// Symbol of the number of rounds (for stacked results).
+        /// Symbol of the number of rounds.
         rounds: Symbol,
     }
     /// A recurrent layer of one direction; see [`RnnSpec`]: (y, h, c).
@@ -340,6 +342,15 @@ impl Op {
                 | Op::Iota { .. }
                 | Op::DimValue { .. }
         )
+    }
+
+    /// The regions of a control op.
+    pub fn regions(&self) -> Vec<&Region> {
+        match self {
+            Op::If { then, otherwise } => vec![then, otherwise],
+            Op::Loop { body, .. } => vec![body],
+            _ => Vec::new(),
+        }
     }
 
     /// True for pointwise ops: scalar rows and casts.

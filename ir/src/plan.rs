@@ -3,12 +3,15 @@
 //! Offsets and sizes are expressions over symbols that binding gives values,
 //! so one plan serves every shape. Plain data; the text form is RON.
 
+mod walk;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dim::{Dim, Symbol};
 use crate::dtype::DType;
 use crate::facts::{Bounds, Facts, Require};
 use crate::kernel_program::KernelProgram;
+pub use walk::{Event, walk};
 
 /// Stands for a buffer that nobody reads (an unused result of a host step).
 pub const NO_BUFFER: u32 = u32::MAX;
@@ -86,7 +89,7 @@ pub enum Source {
     /// A count that a step finds while running; before that its upper bound
     /// stands for it in sizes.
     Data {
-        /// Index in [`Plan::steps`].
+        /// Index in [`Plan::steps`] of the step, or of the one that holds it.
         step: u32,
         /// Upper bound.
         bound: Dim,
@@ -131,7 +134,8 @@ pub enum Place {
 pub enum Step {
     /// Runs a kernel.
     Launch(Launch),
-    /// Copies a buffer to another of equal type, honouring strides.
+    /// Copies the elements of a buffer to another of equal element type and
+    /// rank, each by its own strides; the other may have room for more.
     Copy {
         /// Source buffer.
         from: u32,
@@ -153,11 +157,23 @@ pub enum Step {
     Loop(Box<LoopStep>),
 }
 
-/// A counted and conditional loop whose carried values alternate between buffers.
+/// The greatest number of rounds of a loop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trip {
+    /// The condition alone ends it.
+    Unbounded,
+    /// Known when bound.
+    Known(Dim),
+    /// The element of a buffer of one i64, read before the first round.
+    Read(u32),
+}
+
+/// A counted and conditional loop. A carried value lives in one buffer: rounds
+/// read it, and its next value is written to it after, or by, the round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoopStep {
-    /// Buffer of one i64, the greatest number of rounds; none = unbounded.
-    pub trip: Option<u32>,
+    /// The greatest number of rounds.
+    pub trip: Trip,
     /// Buffer of one bool, read before every round.
     pub condition: Option<u32>,
     /// Buffer of one i64 that receives the round number.
@@ -170,6 +186,9 @@ pub struct LoopStep {
     pub stacked: Vec<(u32, u32)>,
     /// Symbol that receives the number of rounds.
     pub rounds: Option<Symbol>,
+    /// `rounds` receives the rounds completed so far before every round, too:
+    /// extents inside depend on it.
+    pub counts_rounds: bool,
 }
 
 /// Running a kernel.

@@ -6,7 +6,6 @@ use clap::Args;
 
 use tgc::Outcome;
 use tgc::session::{Failure, Kind, error_chain};
-use tgc_ir::plan::Step;
 
 use super::{Compiling, Output, emit, engine_of};
 
@@ -102,7 +101,7 @@ pub(crate) fn summary(outcome: &Outcome) -> Vec<String> {
         fused(outcome).iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
     out.push(format!("fused        {}", if list.is_empty() { "nothing".to_owned() } else { list }));
     for (target, plan) in &outcome.engine.plans {
-        let launches = plan.steps.iter().filter(|s| matches!(s, Step::Launch(_))).count();
+        let launches = plan.launches().len();
         out.push(format!(
             "{target:<12} {launches} launches of {} kernels, arena {}",
             plan.kernels.len(),
@@ -150,7 +149,7 @@ fn summary_json(outcome: &Outcome, path: &str, bytes: u64) -> serde_json::Value 
         .plans
         .iter()
         .map(|(target, plan)| {
-            let launches = plan.steps.iter().filter(|s| matches!(s, Step::Launch(_))).count();
+            let launches = plan.launches().len();
             let value = serde_json::json!({
                 "launches": launches,
                 "kernels": plan.kernels.len(),

@@ -7,7 +7,7 @@ use clap::Args;
 use tgc::Outcome;
 use tgc::session::Failure;
 use tgc_ir::Graph;
-use tgc_ir::plan::{Plan, Step};
+use tgc_ir::plan::{Event, Plan, Step, Trip, walk};
 use tgc_runtime::engine::Engine;
 
 use super::compile::{fused, human_bytes, summary};
@@ -100,32 +100,48 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line per launch: kernel, family, where it comes from.
+/// One line per step, nested ones indented: kernel, family, where it comes from.
 fn kernels(plan: &Plan) -> Vec<String> {
     let mut out = Vec::new();
-    for step in &plan.steps {
-        match step {
-            Step::Launch(launch) => {
-                let kernel = &plan.kernels[launch.kernel as usize];
-                let from = match launch.provenance.as_slice() {
-                    [] => String::new(),
-                    [one] => one.clone(),
-                    [first, .., last] => {
-                        format!("{first} … {last} ({} nodes)", launch.provenance.len())
-                    }
-                };
-                out.push(format!("  {:<14} {:<9} {from}", kernel.name, kernel.family()));
-            }
-            Step::Copy { from, to } => {
-                let name = |b: u32| &plan.buffers[b as usize].name;
-                out.push(format!("  copy           {} to {}", name(*from), name(*to)));
-            }
-            Step::Host(host) => out.push(format!("  host           {:?}", host.op)),
-            Step::If { .. } => out.push("  if".to_owned()),
-            Step::Loop(_) => out.push("  loop".to_owned()),
+    let mut depth = 1;
+    walk(&plan.steps, &mut |event| match event {
+        Event::Enter(step) => {
+            out.push(format!("{}{}", "  ".repeat(depth), line(plan, step)));
+            depth += usize::from(matches!(step, Step::If { .. } | Step::Loop(_)));
+        }
+        Event::Else(_) => out.push(format!("{}else", "  ".repeat(depth - 1))),
+        Event::Leave(_) => depth -= 1,
+    });
+    out
+}
+
+fn line(plan: &Plan, step: &Step) -> String {
+    let name = |b: u32| &plan.buffers[b as usize].name;
+    match step {
+        Step::Launch(launch) => {
+            let kernel = &plan.kernels[launch.kernel as usize];
+            let from = match launch.provenance.as_slice() {
+                [] => String::new(),
+                [one] => one.clone(),
+                [first, .., last] => {
+                    format!("{first} … {last} ({} nodes)", launch.provenance.len())
+                }
+            };
+            format!("{:<14} {:<9} {from}", kernel.name, kernel.family())
+        }
+        Step::Copy { from, to } => format!("copy           {} to {}", name(*from), name(*to)),
+        Step::Host(host) => format!("host           {:?}", host.op),
+        Step::If { predicate, .. } => format!("if             {}", name(*predicate)),
+        Step::Loop(l) => {
+            let trip = match &l.trip {
+                Trip::Unbounded => "any number of".to_owned(),
+                Trip::Known(dim) => format!("{dim}"),
+                Trip::Read(buffer) => name(*buffer).clone(),
+            };
+            let condition = l.condition.map_or_else(String::new, |c| format!(" while {}", name(c)));
+            format!("loop           {trip} rounds{condition}")
         }
     }
-    out
 }
 
 fn show_node(graph: &Graph, name: &str, output: &Output) -> Result<(), Failure> {
@@ -156,14 +172,11 @@ fn document(engine: &Engine, outcome: Option<&Outcome>) -> serde_json::Value {
         .iter()
         .map(|(target, plan)| {
             let launches: Vec<serde_json::Value> = plan
-                .steps
-                .iter()
-                .filter_map(|s| match s {
-                    Step::Launch(l) => {
-                        let kernel = &plan.kernels[l.kernel as usize];
-                        Some(serde_json::json!({ "kernel": kernel.name, "family": kernel.family(), "nodes": l.provenance }))
-                    }
-                    _ => None,
+                .launches()
+                .into_iter()
+                .map(|l| {
+                    let kernel = &plan.kernels[l.kernel as usize];
+                    serde_json::json!({ "kernel": kernel.name, "family": kernel.family(), "nodes": l.provenance })
                 })
                 .collect();
             (target.clone(), serde_json::json!({ "arena_bytes": plan.arena_bytes.to_string(), "launches": launches }))

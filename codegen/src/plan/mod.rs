@@ -1,6 +1,9 @@
 //! Plan building: order, memory and symbols of a lowered partition.
 
 mod arena;
+mod constants;
+mod control;
+mod literal;
 mod symbols;
 
 use indexmap::IndexMap;
@@ -10,20 +13,20 @@ use tgc_ir::dim::Dim;
 use tgc_ir::kernel_program::{Buffer, KernelProgram};
 use tgc_ir::partition::Partition;
 use tgc_ir::plan::{HostStep, Launch, Place, Plan, PlanBuffer, Port, Step};
-use tgc_ir::tensor::Tensor;
 use tgc_ir::{Graph, NodeId, Op};
 
 use crate::CodegenError;
 use crate::lower::{Layout, Lowered, lower};
+pub use constants::{Constant, constants};
 
-/// Row-major everywhere.
+/// Row-major, growing values by their capacity.
 struct DenseLayout<'a>(&'a Graph);
 
 impl Layout for DenseLayout<'_> {
     fn strides(&self, node: NodeId) -> Vec<Dim> {
         match crate::state::of_node(self.0, node) {
             Some(state) => state.strides(self.0),
-            None => Buffer::dense_strides(self.0.shape(node)),
+            None => Buffer::dense_strides(&control::capacity_shape(self.0, node)),
         }
     }
 }
@@ -31,54 +34,57 @@ impl Layout for DenseLayout<'_> {
 /// Builds the plan of a cut graph.
 pub fn build(graph: &Graph, partition: &Partition, target: &str) -> Result<Plan, CodegenError> {
     let layout = DenseLayout(graph);
-    let mut builder = Builder {
-        graph,
-        layout: &layout,
-        buffers: Vec::new(),
-        of_node: FxHashMap::default(),
-        kernels: IndexMap::new(),
-    };
+    let mut memory = Memory::default();
+    let mut builder = Builder::new(graph, &layout, &mut memory, 0);
     let (inputs, outputs) = builder.ports();
     let mut steps = Vec::new();
-    for region in &partition.regions {
-        let lowered = lower(graph, region, &layout)?;
-        steps.push(builder.step(lowered, provenance(graph, &region.nodes)));
+    builder.regions(partition, &mut steps)?;
+    for (output, port) in graph.outputs().iter().zip(&outputs) {
+        builder.fill(output.node, port.buffer, &mut steps);
     }
-    builder.fill_repeated_outputs(&outputs, &mut steps);
     let symbols = symbols::sources(graph, &steps)?;
-    let arena_bytes = arena::assign(&mut builder.buffers, &steps, &graph.facts);
+    let Memory { mut buffers, kernels } = memory;
+    let arena_bytes = arena::assign(&mut buffers, &steps, &graph.facts);
     Ok(Plan {
         target: target.to_owned(),
         symbols,
         requires: graph.facts.requires().to_vec(),
         inputs,
         outputs,
-        buffers: builder.buffers,
+        buffers,
         steps,
         arena_bytes,
-        kernels: name_kernels(builder.kernels),
+        kernels: name_kernels(kernels),
     })
 }
 
-/// The contents behind [`Place::Weight`]: the graph's weights, then its dense
-/// literals in node order.
-pub fn weights(graph: &Graph) -> Vec<Option<Tensor>> {
-    let literals = graph.ids().filter_map(|id| match graph.op(id) {
-        Op::Constant { value } => Some(Some((*value.0).clone())),
-        _ => None,
-    });
-    graph.weights().iter().map(|w| w.data.clone()).chain(literals).collect()
-}
-
-struct Builder<'a> {
-    graph: &'a Graph,
-    layout: &'a dyn Layout,
+/// What the plans of a graph and of its regions share.
+#[derive(Default)]
+struct Memory {
     buffers: Vec<PlanBuffer>,
-    of_node: FxHashMap<NodeId, u32>,
     kernels: IndexMap<KernelProgram, ()>,
 }
 
-impl Builder<'_> {
+/// The steps of one graph: the model's or a region's.
+struct Builder<'a, 'm> {
+    graph: &'a Graph,
+    layout: &'a dyn Layout,
+    memory: &'m mut Memory,
+    of_node: FxHashMap<NodeId, u32>,
+    /// Number of the graph's first constant.
+    first_constant: usize,
+}
+
+impl<'a, 'm> Builder<'a, 'm> {
+    fn new(
+        graph: &'a Graph,
+        layout: &'a dyn Layout,
+        memory: &'m mut Memory,
+        first_constant: usize,
+    ) -> Builder<'a, 'm> {
+        Builder { graph, layout, memory, of_node: FxHashMap::default(), first_constant }
+    }
+
     fn ports(&mut self) -> (Vec<Port>, Vec<Port>) {
         let graph = self.graph;
         let mut inputs = Vec::new();
@@ -92,18 +98,30 @@ impl Builder<'_> {
         let mut outputs = Vec::new();
         for (i, output) in graph.outputs().iter().enumerate() {
             // The next value of a state lies in the state's own buffer.
-            let place = match crate::state::of_node(graph, output.node) {
+            let state = crate::state::of_node(graph, output.node);
+            let place = match &state {
                 Some(state) if state.state.output == i => Place::Input(state.state.input as u32),
                 _ => Place::Output(i as u32),
             };
-            let buffer = self.add(&output.name, output.node, place);
-            // A value that is an output twice, or a leaf, is copied at the end.
-            if !graph.op(output.node).is_leaf() {
-                self.of_node.entry(output.node).or_insert(buffer);
-            }
+            // What the caller gets is dense.
+            let strides = match state {
+                Some(_) => self.layout.strides(output.node),
+                None => Buffer::dense_strides(graph.shape(output.node)),
+            };
+            let buffer = self.add_with(&output.name, output.node, place, strides);
+            self.prefer(output.node, buffer);
             outputs.push(self.port(&output.name, output.node, buffer, None));
         }
         (inputs, outputs)
+    }
+
+    /// Has a value computed in a buffer, where its layout allows: a value that
+    /// is wanted in two places, a leaf or one of other strides is copied.
+    fn prefer(&mut self, node: NodeId, buffer: u32) {
+        let strides = &self.memory.buffers[buffer as usize].strides;
+        if !self.graph.op(node).is_leaf() && *strides == self.layout.strides(node) {
+            self.of_node.entry(node).or_insert(buffer);
+        }
     }
 
     fn port(&self, name: &str, node: NodeId, buffer: u32, state: Option<u32>) -> Port {
@@ -112,8 +130,11 @@ impl Builder<'_> {
     }
 
     fn add(&mut self, name: &str, node: NodeId, place: Place) -> u32 {
+        self.add_with(name, node, place, self.layout.strides(node))
+    }
+
+    fn add_with(&mut self, name: &str, node: NodeId, place: Place, strides: Vec<Dim>) -> u32 {
         let ty = self.graph.ty(node);
-        let strides = self.layout.strides(node);
         // Bytes from the first to the last element.
         let span = ty
             .shape
@@ -129,7 +150,7 @@ impl Builder<'_> {
             Some(width) => span * Dim::Const(width as i64),
             None => (span + Dim::ONE).floor_div(&Dim::Const(2)),
         };
-        self.buffers.push(PlanBuffer {
+        self.memory.buffers.push(PlanBuffer {
             name: name.to_owned(),
             dtype: ty.dtype,
             shape: ty.shape.to_vec(),
@@ -137,7 +158,7 @@ impl Builder<'_> {
             bytes,
             place,
         });
-        (self.buffers.len() - 1) as u32
+        (self.memory.buffers.len() - 1) as u32
     }
 
     /// The buffer of a value, made at first mention.
@@ -146,39 +167,48 @@ impl Builder<'_> {
             return known;
         }
         let graph = self.graph;
+        let constant = |number: usize| Place::Weight((self.first_constant + number) as u32);
         let (name, place) = match graph.op(node) {
             Op::Weight { index } => {
-                (graph.weights()[*index as usize].name.to_string(), Place::Weight(*index as u32))
+                (graph.weights()[*index as usize].name.to_string(), constant(*index as usize))
             }
             Op::Constant { .. } => {
-                let before = graph
-                    .ids()
-                    .take(node.index())
-                    .filter(|n| matches!(graph.op(*n), Op::Constant { .. }))
-                    .count();
-                (format!("literal{node}"), Place::Weight((graph.weights().len() + before) as u32))
+                (format!("literal{node}"), constant(constants::literal(graph, node)))
             }
-            _ => {
-                let location = graph.locations(node).iter().next_back().map(ToString::to_string);
-                (location.unwrap_or_else(|| node.to_string()), Place::Arena { offset: Dim::ZERO })
-            }
+            _ => (self.name(node), Place::Arena { offset: Dim::ZERO }),
         };
         let buffer = self.add(&name, node, place);
         self.of_node.insert(node, buffer);
         buffer
     }
 
+    fn name(&self, node: NodeId) -> String {
+        let location = self.graph.locations(node).iter().next_back().map(ToString::to_string);
+        location.unwrap_or_else(|| node.to_string())
+    }
+
+    /// Steps of every region, in order.
+    fn regions(
+        &mut self,
+        partition: &Partition,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), CodegenError> {
+        for region in &partition.regions {
+            if self.control(region, steps)? {
+                continue;
+            }
+            let lowered = lower(self.graph, region, self.layout)?;
+            let step = self.step(lowered, provenance(self.graph, &region.nodes));
+            steps.push(step);
+        }
+        Ok(())
+    }
+
     fn step(&mut self, lowered: Lowered, provenance: Vec<String>) -> Step {
         match lowered {
             Lowered::Kernel { program, arguments } => {
-                let buffers = arguments.into_iter().map(|n| self.buffer(n)).collect();
-                let (kernel, _) = self.kernels.insert_full(*program, ());
-                Step::Launch(Launch {
-                    kernel: kernel as u32,
-                    buffers,
-                    variants: Vec::new(),
-                    provenance,
-                })
+                let buffers: Vec<u32> = arguments.into_iter().map(|n| self.buffer(n)).collect();
+                self.launch(*program, buffers, provenance)
             }
             Lowered::Host { op, inputs, outputs, count } => {
                 let inputs = inputs.into_iter().map(|n| self.buffer(n)).collect();
@@ -191,65 +221,49 @@ impl Builder<'_> {
         }
     }
 
-    /// Outputs that no kernel writes: leaves, and values that are several outputs.
-    fn fill_repeated_outputs(&mut self, outputs: &[Port], steps: &mut Vec<Step>) {
-        for (output, port) in self.graph.outputs().iter().zip(outputs) {
-            let op = self.graph.op(output.node);
-            let from = match op {
-                Op::Input { .. } | Op::Weight { .. } | Op::Constant { .. } => {
-                    self.buffer(output.node)
-                }
-                _ if op.is_leaf() => {
-                    let program = literal_kernel(self.graph, output.node);
-                    let (kernel, _) = self.kernels.insert_full(program, ());
-                    let buffers = vec![port.buffer];
-                    steps.push(Step::Launch(Launch {
-                        kernel: kernel as u32,
-                        buffers,
-                        variants: Vec::new(),
-                        provenance: Vec::new(),
-                    }));
-                    continue;
-                }
-                _ => self.of_node[&output.node],
-            };
-            if from != port.buffer {
-                steps.push(Step::Copy { from, to: port.buffer });
-            }
+    fn launch(
+        &mut self,
+        mut program: KernelProgram,
+        buffers: Vec<u32>,
+        provenance: Vec<String>,
+    ) -> Step {
+        for (argument, &buffer) in program.buffers.iter_mut().zip(&buffers) {
+            // A region sees a weight of the model as a parameter.
+            let place = &self.memory.buffers[buffer as usize].place;
+            argument.constant = matches!(place, Place::Weight(_));
         }
+        let (kernel, _) = self.memory.kernels.insert_full(program, ());
+        Step::Launch(Launch { kernel: kernel as u32, buffers, variants: Vec::new(), provenance })
     }
-}
 
-/// A kernel that writes a literal, iota or dim to an output.
-fn literal_kernel(graph: &Graph, node: NodeId) -> KernelProgram {
-    use tgc_ir::kernel_program::{Access, Anchor, Body, Epilogue, InstKind, Loops, Store, axis};
-    let ty = graph.ty(node);
-    let mut body = Body::default();
-    let value = match graph.op(node) {
-        Op::Splat { value, dtype } => {
-            let compute = dtype.accumulator();
-            let value = body.push(compute, InstKind::Const(*value));
-            if compute == *dtype { value } else { body.push(*dtype, InstKind::Cast(value)) }
+    /// The buffer in which a value can be read; a literal is written first.
+    fn value(&mut self, node: NodeId, steps: &mut Vec<Step>) -> u32 {
+        let is_known = self.of_node.contains_key(&node);
+        let buffer = self.buffer(node);
+        if !is_known && literal::is_needed(self.graph, node) {
+            self.write_literal(node, buffer, steps);
+            // Where steps may be skipped, the next reader writes it again.
+            self.of_node.remove(&node);
         }
-        Op::DimValue { value } => body.push(ty.dtype, InstKind::Index(value.clone())),
-        _ => body.push(ty.dtype, InstKind::Index(axis(0))),
-    };
-    let shape = ty.shape.to_vec();
-    let index = (0..shape.len()).map(axis).collect();
-    let strides = Buffer::dense_strides(&shape);
-    KernelProgram {
-        name: String::new(),
-        buffers: vec![Buffer {
-            access: Access::Write,
-            dtype: ty.dtype,
-            shape: shape.clone(),
-            strides,
-            constant: false,
-        }],
-        anchor: Anchor::Loops(Loops {
-            extents: shape,
-            epilogue: Epilogue { body, stores: vec![Store { buffer: 0, index, value }] },
-        }),
+        buffer
+    }
+
+    fn write_literal(&mut self, node: NodeId, buffer: u32, steps: &mut Vec<Step>) {
+        let strides = self.memory.buffers[buffer as usize].strides.clone();
+        let program = literal::kernel(self.graph, node, strides);
+        let step = self.launch(program, vec![buffer], Vec::new());
+        steps.push(step);
+    }
+
+    /// Brings a value to a buffer, unless it is computed there.
+    fn fill(&mut self, node: NodeId, to: u32, steps: &mut Vec<Step>) {
+        if literal::is_needed(self.graph, node) {
+            return self.write_literal(node, to, steps);
+        }
+        let from = self.buffer(node);
+        if from != to {
+            steps.push(Step::Copy { from, to });
+        }
     }
 }
 

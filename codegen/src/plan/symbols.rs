@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use tgc_ir::bind::solve;
+use tgc_ir::dim::Dim;
 use tgc_ir::facts::Bounds;
-use tgc_ir::plan::{Source, Step, SymbolSource};
+use tgc_ir::plan::{Event, Source, Step, SymbolSource, walk};
 use tgc_ir::{Graph, Symbol};
 
 use crate::CodegenError;
@@ -51,14 +52,13 @@ pub(crate) fn sources(graph: &Graph, steps: &[Step]) -> Result<Vec<SymbolSource>
             break;
         }
     }
-    for (symbol, bound) in &graph.data_symbols {
-        let step = steps
-            .iter()
-            .position(|s| matches!(s, Step::Host(h) if h.count.as_ref() == Some(symbol)));
-        if let Some(step) = step {
+    for (graph, symbol, bound) in data_symbols(graph) {
+        if let Some(step) = steps.iter().position(|step| finds(step, symbol)) {
             known.insert(symbol.clone());
+            let bounds = graph.facts.bounds_of(symbol).copied();
+            let bounds = bounds.unwrap_or(Bounds { low: 0, high: None, multiple_of: 1 });
             let source = Source::Data { step: step as u32, bound: bound.clone() };
-            out.push(SymbolSource { symbol: symbol.clone(), bounds: bounds(symbol), source });
+            out.push(SymbolSource { symbol: symbol.clone(), bounds, source });
         }
     }
     match needed(graph).into_iter().find(|s| !known.contains(s)) {
@@ -67,14 +67,41 @@ pub(crate) fn sources(graph: &Graph, steps: &[Step]) -> Result<Vec<SymbolSource>
     }
 }
 
+/// Symbols of counts with their bounds: a graph's own, then its regions'.
+fn data_symbols(graph: &Graph) -> Vec<(&Graph, &Symbol, &Dim)> {
+    let mut out: Vec<(&Graph, &Symbol, &Dim)> =
+        graph.data_symbols.iter().map(|(symbol, bound)| (graph, symbol, bound)).collect();
+    let live = graph.live();
+    for id in graph.ids().filter(|id| live[id.index()]) {
+        let regions = graph.op(id).regions();
+        out.extend(regions.into_iter().flat_map(|r| data_symbols(r.graph())));
+    }
+    out
+}
+
+/// Whether a step, or one nested in it, finds a count.
+fn finds(step: &Step, symbol: &Symbol) -> bool {
+    let mut found = false;
+    walk(std::slice::from_ref(step), &mut |event| {
+        found |= match event {
+            Event::Enter(Step::Host(host)) => host.count.as_ref() == Some(symbol),
+            Event::Enter(Step::Loop(l)) => l.rounds.as_ref() == Some(symbol),
+            _ => false,
+        };
+    });
+    found
+}
+
 /// Symbols that live values mention.
 fn needed(graph: &Graph) -> BTreeSet<Symbol> {
     let live = graph.live();
     let mut out = BTreeSet::new();
     for id in graph.ids().filter(|id| live[id.index()]) {
-        for ty in graph.types(id) {
-            ty.shape.iter().for_each(|d| d.collect_symbols(&mut out));
-        }
+        let op = graph.op(id);
+        // A loop's symbol matters where a result that is read mentions it.
+        let types = if op.is_tuple() { &[] } else { graph.types(id) };
+        types.iter().flat_map(|ty| &ty.shape).for_each(|d| d.collect_symbols(&mut out));
+        op.regions().iter().for_each(|r| out.extend(needed(r.graph())));
     }
     out
 }

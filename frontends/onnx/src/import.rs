@@ -93,6 +93,7 @@ fn keep_used_symbols(graph: &mut Graph) {
         require.lhs.collect_symbols(&mut used);
         require.rhs.collect_symbols(&mut used);
     }
+    graph.data_symbols.iter().for_each(|(_, bound)| bound.collect_symbols(&mut used));
     graph.element_symbols.retain(|e| used.contains(&e.symbol));
 }
 

@@ -21,6 +21,7 @@ mod ops;
 mod opset;
 pub mod proto;
 mod region;
+mod repeat;
 mod settle;
 mod signature;
 mod symbols_of;

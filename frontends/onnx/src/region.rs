@@ -4,8 +4,6 @@
 //! of every region between. Knows nothing of operators beside the two that have regions.
 
 use tgc_ir::attr::Region;
-use tgc_ir::dim::Dim;
-use tgc_ir::dtype::DType;
 use tgc_ir::graph::{Graph, NodeId};
 use tgc_ir::op::Op;
 use tgc_ir::types::TensorType;
@@ -21,11 +19,11 @@ pub(crate) struct Outer {
 }
 
 /// An imported region.
-struct Built {
-    graph: Graph,
+pub(crate) struct Built {
+    pub graph: Graph,
     /// Nodes of the enclosing graph, in the order of the region's last inputs.
-    captures: Vec<NodeId>,
-    types: Vec<TensorType>,
+    pub captures: Vec<NodeId>,
+    pub types: Vec<TensorType>,
 }
 
 fn capture_name(index: usize) -> String {
@@ -76,7 +74,7 @@ impl Cx<'_> {
     }
 
     /// Imports a region with parameters; `captured` are captures that it must have first.
-    fn region(
+    pub(crate) fn region(
         &mut self,
         parameters: &[TensorType],
         captured: &[NodeId],
@@ -123,7 +121,7 @@ impl Cx<'_> {
         Ok(types)
     }
 
-    fn same_type(&self, a: &TensorType, b: &TensorType) -> bool {
+    pub(crate) fn same_type(&self, a: &TensorType, b: &TensorType) -> bool {
         a.dtype == b.dtype
             && a.rank() == b.rank()
             && a.shape.iter().zip(&b.shape).all(|(x, y)| self.graph.facts.equal(x, y).is_yes())
@@ -158,65 +156,5 @@ impl Cx<'_> {
         let op = Op::If { then: Region::new(first.graph), otherwise: Region::new(second.graph) };
         let tuple = self.emit(op, &operands)?;
         (0..first.types.len()).map(|i| self.proj(tuple, i).map(Val::Node)).collect()
-    }
-
-    /// A `loop` whose count or condition is data; carried values keep their types.
-    pub(crate) fn loop_region(
-        &mut self,
-        trip: Option<Val>,
-        go: Option<Val>,
-        body: &GraphProto,
-        carried: &[Val],
-    ) -> Result<Outputs, OpError> {
-        let bound =
-            trip.as_ref().and_then(|t| self.known(t)).and_then(|k| k.elems.first()?.dim().cloned());
-        let trip = match trip {
-            Some(trip) => {
-                let trip = self.node(&trip)?;
-                let trip = self.cast(trip, DType::I64)?;
-                self.reshape(trip, &[])?
-            }
-            None => self.int(i64::MAX)?,
-        };
-        let go = match go {
-            Some(go) => {
-                let go = self.node(&go)?;
-                self.reshape(go, &[])?
-            }
-            None => self.truth(true)?,
-        };
-        let state: Vec<NodeId> = carried.iter().map(|v| self.node(v)).collect::<Result<_, _>>()?;
-        let kept: Vec<TensorType> = state.iter().map(|&x| self.graph.ty(x).clone()).collect();
-        let mut parameters = vec![TensorType::scalar(DType::I64)];
-        parameters.extend(kept.iter().cloned());
-        let built = self.region(&parameters, &[], |cx, values| {
-            let mut inputs =
-                vec![values[0].clone(), crate::known::Known::scalar(DType::Bool, Dim::ONE).into()];
-            inputs.extend_from_slice(&values[1..]);
-            let mut results = cx.inline(body, &inputs)?;
-            if let Some(go) = results.first_mut() {
-                let node = cx.node(go)?;
-                *go = cx.reshape(node, &[])?.into();
-            }
-            Ok(results)
-        })?;
-        if built.types.len() < 1 + kept.len() {
-            return Err(OpError::invalid("has a body with fewer results than carried values"));
-        }
-        for (before, after) in kept.iter().zip(&built.types[1..]) {
-            if !self.same_type(before, after) {
-                return Err(OpError::unsupported(format!(
-                    "carries a value that changes from {before} to {after} in a round"
-                )));
-            }
-        }
-        let rounds = self.data_symbol("rounds", &bound.unwrap_or(Dim::Const(1 << 20)));
-        let mut operands = vec![trip, go];
-        operands.extend(state);
-        operands.extend(&built.captures);
-        let count = built.types.len() - 1;
-        let op = Op::Loop { body: Region::new(built.graph), carried: kept.len() as i64, rounds };
-        let tuple = self.emit(op, &operands)?;
-        (0..count).map(|i| self.proj(tuple, i).map(Val::Node)).collect()
     }
 }

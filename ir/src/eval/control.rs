@@ -56,6 +56,7 @@ pub(crate) fn repeat(
         }
         let counter =
             Array::filled(crate::DType::I64, &[], crate::scalar::Value::Int(round as i128));
+        machine.bind_count(rounds, round);
         let params: Vec<Arc<Array>> = std::iter::once(Arc::new(counter))
             .chain(state.iter().cloned())
             .chain(captures.iter().cloned())

@@ -9,7 +9,7 @@ use tgc_ir::kernel_program::{
     Access, Anchor, Body, Buffer as Argument, Epilogue, InstKind, KernelProgram, Load, Loops,
     Store, axis,
 };
-use tgc_ir::plan::{HostStep, LoopStep, Place, Plan, PlanBuffer, Step};
+use tgc_ir::plan::{HostStep, LoopStep, Place, Plan, PlanBuffer, Step, Trip};
 
 use super::error::CpuError;
 use super::kernels::Isa;
@@ -68,7 +68,7 @@ pub(super) enum Node {
 
 #[derive(Debug)]
 pub(super) struct LoopNode {
-    pub(super) trip: Option<u32>,
+    pub(super) trip: Trip,
     pub(super) condition: Option<u32>,
     pub(super) iteration: Option<u32>,
     pub(super) body: Vec<Node>,
@@ -76,6 +76,7 @@ pub(super) struct LoopNode {
     /// (copy launch, stack buffer)
     pub(super) stacked: Vec<(usize, u32)>,
     pub(super) rounds: Option<Symbol>,
+    pub(super) counts_rounds: bool,
 }
 
 impl CpuEngine {
@@ -170,7 +171,7 @@ impl CpuEngine {
         kernels: &[Arc<KernelProgram>],
     ) -> Result<LoopNode, CpuError> {
         Ok(LoopNode {
-            trip: l.trip,
+            trip: l.trip.clone(),
             condition: l.condition,
             iteration: l.iteration,
             body: self.nodes(&l.body, kernels)?,
@@ -185,6 +186,7 @@ impl CpuEngine {
                 .map(|&(value, stack)| Ok((self.copy(value, stack, true)?, stack)))
                 .collect::<Result<_, CpuError>>()?,
             rounds: l.rounds.clone(),
+            counts_rounds: l.counts_rounds,
         })
     }
 

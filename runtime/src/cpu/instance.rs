@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tgc_ir::Tensor;
 use tgc_ir::dim::{Dim, Symbol};
-use tgc_ir::plan::{HostStep, Place, Plan};
+use tgc_ir::plan::{HostStep, Place, Plan, Trip};
 
 use super::binding::{bind_symbols, check_constraints, check_inputs};
 use super::engine::{CpuEngine, LaunchSite, LoopNode, Node, malformed};
@@ -279,34 +279,52 @@ impl CpuInstance {
     }
 
     fn repeat(&mut self, engine: &CpuEngine, l: &LoopNode) -> Result<(), CpuError> {
-        let trip = match l.trip {
-            Some(b) => Some(self.view(&engine.plan, b)?.first()?.as_int()),
-            None => None,
-        };
-        let mut round: i128 = 0;
-        while trip.is_none_or(|t| round < t) {
+        let plan = &engine.plan;
+        let most = self.most_rounds(plan, &l.trip)?;
+        let rounds = l.rounds.as_ref().and_then(|s| plan.symbol_index(s));
+        let planned = rounds.map_or(i64::MAX, |at| self.bound_for[at]);
+        let mut round: i64 = 0;
+        while i128::from(round) < most {
             if let Some(condition) = l.condition
                 && !self.truth(engine, condition)?
             {
                 break;
             }
+            if round >= planned {
+                let why = format!("its results have room for {planned} rounds, it runs more");
+                return Err(CpuError::Step { step: "loop".into(), why });
+            }
+            if let Some(at) = rounds.filter(|_| l.counts_rounds) {
+                self.symbols[at] = round;
+            }
             if let Some(b) = l.iteration {
-                self.view(&engine.plan, b)?.write(&Tensor::from_i64(&[], &[round as i64]))?;
+                self.view(plan, b)?.write(&Tensor::from_i64(&[], &[round]))?;
             }
             self.steps(engine, &l.body)?;
             for &copy in &l.carried {
                 self.launch(engine, copy, None)?;
             }
             for &(copy, stack) in &l.stacked {
-                let stride = self.view(&engine.plan, stack)?.strides.first().copied().unwrap_or(1);
+                let stride = self.view(plan, stack)?.strides.first().copied().unwrap_or(1);
                 self.launch(engine, copy, Some(round as usize * stride.max(0) as usize))?;
             }
             round += 1;
         }
-        if let Some(at) = l.rounds.as_ref().and_then(|s| engine.plan.symbol_index(s)) {
-            self.symbols[at] = round as i64;
+        if let Some(at) = rounds {
+            self.symbols[at] = round;
         }
         Ok(())
+    }
+
+    fn most_rounds(&self, plan: &Plan, trip: &Trip) -> Result<i128, CpuError> {
+        let lookup = |s: &Symbol| plan.symbol_index(s).and_then(|i| self.symbols.get(i).copied());
+        match trip {
+            Trip::Unbounded => Ok(i128::MAX),
+            Trip::Known(dim) => number(dim, &lookup)
+                .map(i128::from)
+                .map_err(|source| CpuError::Dim { kernel: "loop".into(), source }),
+            Trip::Read(buffer) => Ok(self.view(plan, *buffer)?.first()?.as_int()),
+        }
     }
 
     fn output(&self, plan: &Plan, i: usize, outputs: &mut [Buffer]) -> Result<Tensor, CpuError> {

@@ -6,7 +6,7 @@
 
 use tgc_ir::dim::Symbol;
 use tgc_ir::plan::{
-    HostOp, HostStep, Launch, LoopStep, NO_BUFFER, Place, Plan, Source, Step, Variant,
+    HostOp, HostStep, Launch, LoopStep, NO_BUFFER, Place, Plan, Source, Step, Trip, Variant,
 };
 
 use super::error::{CudaError, malformed};
@@ -40,7 +40,7 @@ pub(super) enum Node {
 
 #[derive(Debug)]
 pub(super) struct LoopNode {
-    pub(super) trip: Option<u32>,
+    pub(super) trip: Trip,
     pub(super) condition: Option<u32>,
     pub(super) iteration: Option<u32>,
     /// The round and the copies of carried values after it.
@@ -48,6 +48,7 @@ pub(super) struct LoopNode {
     /// (value, stack)
     pub(super) stacked: Vec<(u32, u32)>,
     pub(super) rounds: Option<Symbol>,
+    pub(super) counts_rounds: bool,
 }
 
 /// Work that the device does by itself.
@@ -122,8 +123,12 @@ impl Program {
     }
 
     fn loop_node(&mut self, plan: &Plan, l: &LoopStep) -> Result<LoopNode, CudaError> {
-        let read = [l.trip, l.condition].into_iter().flatten();
-        read.into_iter().try_for_each(|b| known(plan, b, "a loop"))?;
+        if let Trip::Read(trip) = l.trip {
+            known(plan, trip, "a loop")?;
+        }
+        if let Some(condition) = l.condition {
+            known(plan, condition, "a loop")?;
+        }
         if let Some(counter) = l.iteration {
             writable(plan, counter, "a loop")?;
         }
@@ -136,12 +141,13 @@ impl Program {
             self.copy(plan, &mut body, from, to)?;
         }
         Ok(LoopNode {
-            trip: l.trip,
+            trip: l.trip.clone(),
             condition: l.condition,
             iteration: l.iteration,
             body,
             stacked: l.stacked.clone(),
             rounds: l.rounds.clone(),
+            counts_rounds: l.counts_rounds,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use tgc_ir::Tensor;
 use tgc_ir::dim::Symbol;
-use tgc_ir::plan::{HostStep, NO_BUFFER, Plan, PlanBuffer};
+use tgc_ir::plan::{HostStep, NO_BUFFER, Plan, PlanBuffer, Trip};
 use tgc_ir::scalar::Value;
 
 use super::engine::CudaEngine;
@@ -33,7 +33,8 @@ impl Submission<'_> {
             Work::Copy { from, to } => {
                 let buffers = &self.values.plan.buffers;
                 let (source, target) = (&buffers[*from as usize], &buffers[*to as usize]);
-                self.copy(*from, source, self.addresses[*to as usize], target, stream)
+                let room = (self.addresses[*to as usize], self.layout.buffers[*to as usize].0);
+                self.copy(*from, source, room, target, stream)
             }
         })
     }
@@ -42,12 +43,17 @@ impl Submission<'_> {
         &self,
         from: u32,
         source: &PlanBuffer,
-        to: u64,
+        (to, room): (u64, usize),
         target: &PlanBuffer,
         stream: StreamHandle,
     ) -> Result<(), CudaError> {
         let start = self.addresses[from as usize];
         for (from, at, bytes) in self.values.copy_runs(source, target)? {
+            if at + bytes > room {
+                let (from, to) = (source.name.clone(), target.name.clone());
+                let why = format!("it needs {} bytes where {room} were planned", at + bytes);
+                return Err(CudaError::Copy { from, to, why });
+            }
             if bytes > 0 {
                 stream.copy(to + at as u64, start + from as u64, bytes)?;
             }
@@ -234,14 +240,20 @@ impl CudaInstance {
         stream: StreamHandle,
     ) -> Result<(), CudaError> {
         let plan = &engine.plan;
-        let trip = l.trip.map(|b| self.scalar(plan, b, stream)).transpose()?;
-        let trip = trip.map(|t| t.as_int() as i64);
+        let trip = match &l.trip {
+            Trip::Unbounded => i64::MAX,
+            Trip::Known(dim) => Values { plan, table: &self.table }.eval(dim, "a loop")?,
+            Trip::Read(buffer) => self.scalar(plan, *buffer, stream)?.as_int() as i64,
+        };
         let mut round = 0i64;
-        while trip.is_none_or(|t| round < t) {
+        while round < trip {
             if let Some(condition) = l.condition
                 && !self.scalar(plan, condition, stream)?.is_true()
             {
                 break;
+            }
+            if l.counts_rounds {
+                self.count(plan, l.rounds.as_ref(), round)?;
             }
             if let Some(counter) = l.iteration {
                 let shape = self.shape(plan, counter)?.extents;
@@ -274,12 +286,15 @@ impl CudaInstance {
             strides: whole.strides.get(1..).ok_or_else(full)?.to_vec(),
             ..whole.clone()
         };
-        let place = self.shape(plan, stack)?;
-        if round >= place.extents[0] || whole.dtype != source.dtype {
+        let width = whole.dtype.bytes().ok_or_else(full)?;
+        let strides = self.submission(engine).values.list(&whole.strides, &whole.name)?;
+        let first = round * strides.first().ok_or_else(full)? * width;
+        // What the first axis holds is planned for the bound of the rounds.
+        let room = self.layout.buffers[stack as usize].0.checked_sub(first).ok_or_else(full)?;
+        if whole.dtype != source.dtype {
             return Err(full());
         }
-        let width = whole.dtype.bytes().ok_or_else(full)?;
-        let to = self.addresses[stack as usize] + (round * place.strides[0] * width) as u64;
-        self.submission(engine).copy(value, source, to, &slice, stream)
+        let to = self.addresses[stack as usize] + first as u64;
+        self.submission(engine).copy(value, source, (to, room), &slice, stream)
     }
 }

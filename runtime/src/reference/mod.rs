@@ -8,7 +8,7 @@ use tgc_ir::Symbol;
 use tgc_ir::bind::{BindError, Binding};
 use tgc_ir::eval::{EvalError, KernelData, Mode, run_kernel};
 use tgc_ir::graph::Graph;
-use tgc_ir::plan::{HostStep, NO_BUFFER, Place, Plan, PlanBuffer, Source, Step};
+use tgc_ir::plan::{HostStep, LoopStep, NO_BUFFER, Place, Plan, PlanBuffer, Source, Step, Trip};
 use tgc_ir::tensor::Tensor;
 
 use crate::host;
@@ -71,6 +71,16 @@ pub fn run_plan(
     plan.outputs.iter().map(|port| runner.tensor(port.buffer)).collect()
 }
 
+/// Rounds that the reference runs before it gives up.
+const ROUNDS_MAX: usize = 1 << 20;
+
+/// Stores a tensor's elements at offsets, making room.
+fn store(data: &mut KernelData, offsets: &[usize], tensor: &Tensor) {
+    let end = offsets.iter().max().map_or(0, |last| last + 1);
+    data.elements.resize(data.elements.len().max(end), None);
+    offsets.iter().enumerate().for_each(|(i, at)| data.elements[*at] = Some(tensor.value(i)));
+}
+
 struct Runner<'a> {
     plan: &'a Plan,
     binding: Binding,
@@ -106,11 +116,10 @@ impl Runner<'_> {
         Ok(buffer.dtype.bytes().map_or(bytes * 2, |width| bytes / width))
     }
 
-    /// Offsets of the elements of a buffer, in row-major order.
-    fn offsets(&self, index: u32) -> Result<Vec<usize>, EvalError> {
-        let (shape, buffer) = (self.extents(index)?, self.buffer(index));
-        let strides: Vec<i64> =
-            buffer.strides.iter().map(|s| self.binding.eval(s)).collect::<Result<_, _>>()?;
+    /// Offsets of the elements of a tensor by the strides of a buffer, in
+    /// row-major order.
+    fn offsets(&self, index: u32, shape: &[usize]) -> Result<Vec<usize>, EvalError> {
+        let strides: Vec<i64> = self.strides(index)?;
         let count = shape.iter().product::<usize>();
         Ok((0..count)
             .map(|i| {
@@ -125,22 +134,29 @@ impl Runner<'_> {
             .collect())
     }
 
+    fn strides(&self, index: u32) -> Result<Vec<i64>, EvalError> {
+        let strides = self.buffer(index).strides.iter();
+        Ok(strides.map(|s| self.binding.eval(s)).collect::<Result<_, _>>()?)
+    }
+
     /// A dense tensor at the strides of a buffer.
     fn spread(&self, index: u32, tensor: &Tensor) -> Result<KernelData, EvalError> {
-        let mut data = KernelData::unwritten(tensor.dtype(), self.span(index)?);
-        for (i, at) in self.offsets(index)?.into_iter().enumerate().take(tensor.len()) {
-            data.elements[at] = Some(tensor.value(i));
-        }
+        let mut data = KernelData::unwritten(tensor.dtype(), 0);
+        store(&mut data, &self.offsets(index, tensor.shape())?, tensor);
         Ok(data)
     }
 
     /// Takes the contents of a buffer, made at first mention.
     fn take(&mut self, index: u32) -> Result<KernelData, EvalError> {
-        let held = self.holder(index);
-        if let Some(data) = self.data[held].take() {
-            return Ok(data);
+        let (held, span) = (self.holder(index), self.span(index)?);
+        match self.data[held].take() {
+            Some(mut data) => {
+                // In a later round it can span more.
+                data.elements.resize(data.elements.len().max(span), None);
+                Ok(data)
+            }
+            None => Ok(KernelData::unwritten(self.buffer(index).dtype, span)),
         }
-        Ok(KernelData::unwritten(self.buffer(index).dtype, self.span(index)?))
     }
 
     fn tensor(&self, index: u32) -> Result<Tensor, EvalError> {
@@ -154,7 +170,8 @@ impl Runner<'_> {
         match &self.data[self.holder(index)] {
             Some(data) => {
                 let at = |o: usize| data.elements.get(o).copied().flatten();
-                let elements: Option<Vec<_>> = self.offsets(index)?.into_iter().map(at).collect();
+                let offsets = self.offsets(index, &shape)?;
+                let elements: Option<Vec<_>> = offsets.into_iter().map(at).collect();
                 Ok(Tensor::from_values(buffer.dtype, &shape, &elements.ok_or_else(missing)?))
             }
             None if shape.contains(&0) => Ok(Tensor::zeros(buffer.dtype, &shape)),
@@ -181,26 +198,78 @@ impl Runner<'_> {
                 }
                 result
             }
-            Step::Copy { from, to } => {
-                let tensor = self.tensor(*from)?;
-                self.data[*to as usize] = Some(self.spread(*to, &tensor)?);
-                Ok(())
-            }
+            Step::Copy { from, to } => self.copy(*from, *to),
             Step::Host(host) => self.host(host),
             Step::If { predicate, then_steps, else_steps } => {
                 let value = self.tensor(*predicate)?.value(0).is_true();
                 self.steps(if value { then_steps } else { else_steps })
             }
-            Step::Loop(_) => Err(EvalError::TooLarge { what: "a loop in a plan".into(), limit: 0 }),
+            Step::Loop(l) => self.repeat(l),
         }
+    }
+
+    fn copy(&mut self, from: u32, to: u32) -> Result<(), EvalError> {
+        let tensor = self.tensor(from)?;
+        let held = self.holder(to);
+        self.data[held] = Some(self.spread(to, &tensor)?);
+        Ok(())
+    }
+
+    fn repeat(&mut self, l: &LoopStep) -> Result<(), EvalError> {
+        let most = match &l.trip {
+            Trip::Unbounded => i128::MAX,
+            Trip::Known(dim) => i128::from(self.binding.eval(dim)?),
+            Trip::Read(buffer) => self.tensor(*buffer)?.value(0).as_int(),
+        };
+        let mut round = 0usize;
+        while (round as i128) < most {
+            if let Some(condition) = l.condition
+                && !self.tensor(condition)?.value(0).is_true()
+            {
+                break;
+            }
+            if round >= ROUNDS_MAX {
+                return Err(EvalError::TooLarge { what: "loop".into(), limit: ROUNDS_MAX });
+            }
+            if let Some(counter) = l.iteration {
+                let value = Tensor::from_i64(&[], &[round as i64]);
+                self.data[counter as usize] = Some(KernelData::from_tensor(&value));
+            }
+            self.count(l.rounds.as_ref(), round);
+            self.steps(&l.body)?;
+            l.carried.iter().try_for_each(|(from, to)| self.copy(*from, *to))?;
+            l.stacked.iter().try_for_each(|(value, to)| self.stack(*value, *to, round))?;
+            round += 1;
+        }
+        self.count(l.rounds.as_ref(), round);
+        Ok(())
+    }
+
+    fn count(&mut self, symbol: Option<&Symbol>, count: usize) {
+        if let Some(symbol) = symbol {
+            self.binding.0.insert(symbol.clone(), count as i64);
+        }
+    }
+
+    /// Copies a round's value to its slice along the first axis of a stack.
+    fn stack(&mut self, value: u32, to: u32, round: usize) -> Result<(), EvalError> {
+        let tensor = self.tensor(value)?;
+        let shape: Vec<usize> = [&[1], tensor.shape()].concat();
+        let first = self.strides(to)?.first().map_or(0, |s| *s as usize * round);
+        let offsets: Vec<usize> =
+            self.offsets(to, &shape)?.into_iter().map(|o| o + first).collect();
+        let mut data = self.data[to as usize]
+            .take()
+            .unwrap_or_else(|| KernelData::unwritten(tensor.dtype(), 0));
+        store(&mut data, &offsets, &tensor);
+        self.data[to as usize] = Some(data);
+        Ok(())
     }
 
     fn host(&mut self, step: &HostStep) -> Result<(), EvalError> {
         let inputs = step.inputs.iter().map(|b| self.tensor(*b)).collect::<Result<Vec<_>, _>>()?;
         let (outputs, count) = host::run(&step.op, &inputs);
-        if let Some(symbol) = &step.count {
-            self.binding.0.insert(symbol.clone(), count as i64);
-        }
+        self.count(step.count.as_ref(), count);
         for (&buffer, output) in step.outputs.iter().zip(&outputs) {
             if buffer != NO_BUFFER {
                 self.data[buffer as usize] = Some(KernelData::from_tensor(output));

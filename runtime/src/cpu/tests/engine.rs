@@ -276,13 +276,14 @@ fn loops_and_branches_follow_their_predicates() {
             Step::Copy { from: 0, to: 3 },
             launch(1, &[3, 5]),
             Step::Loop(Box::new(LoopStep {
-                trip: Some(1),
+                trip: tgc_ir::plan::Trip::Read(1),
                 condition: Some(5),
                 iteration: None,
                 body: vec![launch(0, &[3, 4]), launch(1, &[4, 5])],
                 carried: vec![(4, 3)],
                 stacked: vec![(4, 7)],
                 rounds: Some(rounds),
+                counts_rounds: false,
             })),
             Step::If {
                 predicate: 2,
