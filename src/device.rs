@@ -19,6 +19,23 @@ pub trait Instance: Send {
     /// # Errors
     /// [`Failure`] when inputs do not fit or the device fails.
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure>;
+
+    /// The device's launches by number: kernel and value written. Empty where a device does not tell them apart.
+    fn launches(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// As [`Instance::run`], calling `watch` with the number of each launch after it has run.
+    ///
+    /// # Errors
+    /// As [`Instance::run`].
+    fn run_watched(
+        &mut self,
+        inputs: &[Tensor],
+        _watch: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Tensor>, Failure> {
+        self.run(inputs)
+    }
 }
 
 /// How to run.
@@ -157,6 +174,19 @@ struct Cpu(CpuInstance);
 impl Instance for Cpu {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
         self.0.run(inputs).map_err(|e| Failure::new(Kind::Usage, error_chain(&e)))
+    }
+
+    fn launches(&self) -> Vec<(String, String)> {
+        let names = self.0.engine().launch_names();
+        names.into_iter().map(|(kernel, value)| (kernel.to_owned(), value.to_owned())).collect()
+    }
+
+    fn run_watched(
+        &mut self,
+        inputs: &[Tensor],
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Tensor>, Failure> {
+        self.0.run_watched(inputs, watch).map_err(|e| Failure::new(Kind::Usage, error_chain(&e)))
     }
 }
 

@@ -956,4 +956,53 @@ impl Body {
             }
         })
     }
+
+    /// The same code over other axes: axis `n` becomes `axes(n)`.
+    #[must_use]
+    pub fn with_axes(&self, axes: &dyn Fn(usize) -> Dim) -> Body {
+        let dim = |dim: &Dim| replace_axes(dim, axes);
+        let inst = |inst: &Inst| {
+            let kind = match &inst.kind {
+                InstKind::Index(index) => InstKind::Index(dim(index)),
+                InstKind::Load(load) => InstKind::Load(Load {
+                    buffer: load.buffer,
+                    index: load.index.iter().map(dim).collect(),
+                    guards: load
+                        .guards
+                        .iter()
+                        .map(|g| Guard { value: dim(&g.value), below: dim(&g.below) })
+                        .collect(),
+                    otherwise: load.otherwise,
+                }),
+                other => other.clone(),
+            };
+            Inst { dtype: inst.dtype, kind }
+        };
+        Body { insts: self.insts.iter().map(inst).collect() }
+    }
+}
+
+fn replace_axes(dim: &Dim, axes: &dyn Fn(usize) -> Dim) -> Dim {
+    dim.substitute(&|symbol| as_axis(symbol).map(axes))
+}
+
+impl Operand {
+    /// As [`Body::with_axes`].
+    #[must_use]
+    pub fn with_axes(&self, axes: &dyn Fn(usize) -> Dim) -> Operand {
+        Operand { body: self.body.with_axes(axes), value: self.value }
+    }
+}
+
+impl Epilogue {
+    /// As [`Body::with_axes`], stores included.
+    #[must_use]
+    pub fn with_axes(&self, axes: &dyn Fn(usize) -> Dim) -> Epilogue {
+        let stores = self.stores.iter().map(|store| Store {
+            buffer: store.buffer,
+            index: store.index.iter().map(|d| replace_axes(d, axes)).collect(),
+            value: store.value,
+        });
+        Epilogue { body: self.body.with_axes(axes), stores: stores.collect() }
+    }
 }

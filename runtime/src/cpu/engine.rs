@@ -128,6 +128,16 @@ impl CpuEngine {
         self.isa
     }
 
+    /// Per launch, in the numbering of [`super::CpuInstance::run_watched`]: its kernel and the value it writes.
+    #[must_use]
+    pub fn launch_names(&self) -> Vec<(&str, &str)> {
+        let written = |site: &LaunchSite| {
+            let at = site.kernel.buffers.iter().rposition(|b| b.access != Access::Read);
+            at.map_or("", |i| self.plan.buffers[site.buffers[i] as usize].name.as_str())
+        };
+        self.launches.iter().map(|site| (site.kernel.name.as_str(), written(site))).collect()
+    }
+
     fn nodes(
         &mut self,
         steps: &[Step],

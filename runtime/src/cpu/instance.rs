@@ -69,10 +69,23 @@ impl CpuInstance {
     /// # Errors
     /// When the inputs do not fit the signature or its constraints, or memory cannot be addressed.
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, CpuError> {
+        self.run_watched(inputs, &mut |_| {})
+    }
+
+    /// As [`CpuInstance::run`], calling `watch` with the number of each launch after it has run. Launches are
+    /// numbered through the plan, those of nested steps included; [`CpuEngine::launch_names`] names them.
+    ///
+    /// # Errors
+    /// As [`CpuInstance::run`].
+    pub fn run_watched(
+        &mut self,
+        inputs: &[Tensor],
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Tensor>, CpuError> {
         let engine = Arc::clone(&self.engine);
         self.bind(&engine.plan, inputs)?;
         let mut outputs = self.lay(&engine, inputs)?;
-        let steps = catch_unwind(AssertUnwindSafe(|| self.steps(&engine, &engine.steps)));
+        let steps = catch_unwind(AssertUnwindSafe(|| self.steps(&engine, &engine.steps, watch)));
         match steps {
             Ok(result) => result?,
             Err(panic) => return Err(panicked(panic.as_ref())),
@@ -179,16 +192,24 @@ impl CpuInstance {
         Ok(outputs)
     }
 
-    fn steps(&mut self, engine: &CpuEngine, steps: &[Node]) -> Result<(), CpuError> {
+    fn steps(
+        &mut self,
+        engine: &CpuEngine,
+        steps: &[Node],
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<(), CpuError> {
         for step in steps {
             match step {
-                Node::Launch(site) => self.launch(engine, *site, None)?,
+                Node::Launch(site) => {
+                    self.launch(engine, *site, None)?;
+                    watch(*site);
+                }
                 Node::Host(host) => self.host(engine, host)?,
                 Node::If { predicate, then, otherwise } => {
                     let branch = if self.truth(engine, *predicate)? { then } else { otherwise };
-                    self.steps(engine, branch)?;
+                    self.steps(engine, branch, watch)?;
                 }
-                Node::Loop(l) => self.repeat(engine, l)?,
+                Node::Loop(l) => self.repeat(engine, l, watch)?,
             }
         }
         Ok(())
@@ -278,7 +299,12 @@ impl CpuInstance {
         Ok(self.view(&engine.plan, b)?.first()?.is_true())
     }
 
-    fn repeat(&mut self, engine: &CpuEngine, l: &LoopNode) -> Result<(), CpuError> {
+    fn repeat(
+        &mut self,
+        engine: &CpuEngine,
+        l: &LoopNode,
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<(), CpuError> {
         let plan = &engine.plan;
         let most = self.most_rounds(plan, &l.trip)?;
         let rounds = l.rounds.as_ref().and_then(|s| plan.symbol_index(s));
@@ -300,7 +326,7 @@ impl CpuInstance {
             if let Some(b) = l.iteration {
                 self.view(plan, b)?.write(&Tensor::from_i64(&[], &[round]))?;
             }
-            self.steps(engine, &l.body)?;
+            self.steps(engine, &l.body, watch)?;
             for &copy in &l.carried {
                 self.launch(engine, copy, None)?;
             }

@@ -226,7 +226,7 @@ impl BoundAttend {
                 q_memory,
             );
             let first = if matches!(self.q, Matrix::Direct(_)) { row } else { 0 };
-            let q = Lhs { base: q.base, rows: q.rows, segments: &[0], run: d };
+            let q = Lhs { base: q.base, rows: q.rows, run: d };
             let seen = self.seen(row, count);
             let panels = 0..seen.div_ceil(self.keys.width().max(1)).min(self.keys.panels());
             // SAFETY: query rows are readable, panels are packed, scores hold `count` rows of `ld` floats.
@@ -374,7 +374,7 @@ impl BoundAttend {
         let Rows::Strided(ldv) = v.rows else {
             unreachable!("values are bound as rows of one stride")
         };
-        let lhs = Lhs { base: scores.as_ptr(), rows: Rows::Strided(ld), segments: &[0], run: seen };
+        let lhs = Lhs { base: scores.as_ptr(), rows: Rows::Strided(ld), run: seen };
         let rhs = Rhs::Rows { n: wide, ld: ldv };
         let panels = 0..product::row_panels(exec.isa, wide);
         // SAFETY: weights hold `rows` rows of `seen` floats, values as many rows of `wide` floats, sums `rows` of

@@ -9,6 +9,7 @@ use tgc_ir::DType;
 use tgc_ir::kernel_program::{Contract, Operand};
 
 use super::in_place::InPlace;
+use super::staging::Image;
 use super::{Bound, Launch, integer};
 use crate::cpu::error::CpuError;
 use crate::cpu::exec::{Exec, Worker, share};
@@ -23,11 +24,11 @@ use crate::cpu::tile::{Program, Tile};
 /// Elements per tile while an operand is evaluated.
 const EVAL: usize = 2048;
 
+/// A contraction whose operands have been bound.
 #[derive(Debug)]
-struct BoundContract {
+pub(super) struct BoundContract {
     batch: Vec<i64>,
     m: usize,
-    k: usize,
     shape: PanelShape,
     lhs: Left,
     rhs: Right,
@@ -36,16 +37,18 @@ struct BoundContract {
 
 /// Rows of the left operand.
 #[derive(Debug)]
-enum Left {
+pub(super) enum Left {
     /// Where they are.
     Direct(InPlace),
     /// Evaluated into row-major memory first.
     Evaluated(Program),
+    /// Windows of images, `group` channels per batch point.
+    Windows { image: Box<Image>, group: usize },
 }
 
 /// Panels of the right operand.
 #[derive(Debug)]
-enum Right {
+pub(super) enum Right {
     /// Packed when bound; one or one per batch.
     Constant { panels: Arc<Buffer>, per_batch: bool },
     /// Packed per run.
@@ -59,24 +62,35 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Contract) -> Result<Bound, CpuError> {
         return Ok(Box::new(integer::bind(cx, a, [batch, m, n, k])?));
     }
     let shape = PanelShape::new(cx.isa, count(&k), count(&n));
-    let rhs_program = cx.operand(&a.rhs, [&batch, &k, &n], 0)?;
-    let rhs = if cx.is_constant(&a.rhs) {
-        let batches = count(&batch);
-        let per_batch = batches > 1 && varies_with(cx, &a.rhs, batch.len())?;
-        let copies = if per_batch { batches } else { batches.min(1) };
-        let key = [shape.k as i64, shape.n as i64, copies as i64];
-        let panels =
-            cx.packed(&a.rhs, &key, || pack_constant(cx, &rhs_program, shape, &batch, copies));
-        Right::Constant { panels, per_batch }
-    } else {
-        Right::Packed(rhs_program)
-    };
+    let rhs = Right::bind(cx, &a.rhs, shape, &batch, [&k, &n])?;
     let lhs = match InPlace::of(cx, &a.lhs, &batch, &m, &k)? {
         Some(matrix) => Left::Direct(matrix),
         None => Left::Evaluated(cx.operand(&a.lhs, [&batch, &m, &k], 0)?),
     };
     let epilogue = cx.epilogue(&a.epilogue, [&batch, &m, &n], 1, false)?;
-    Ok(Box::new(BoundContract { m: count(&m), k: count(&k), batch, shape, lhs, rhs, epilogue }))
+    Ok(Box::new(BoundContract::new(batch, count(&m), shape, lhs, rhs, epilogue)))
+}
+
+impl Right {
+    /// Panels of an operand over batch, k and n.
+    pub(super) fn bind(
+        cx: &Binder<'_>,
+        operand: &Operand,
+        shape: PanelShape,
+        batch: &[i64],
+        [k, n]: [&[i64]; 2],
+    ) -> Result<Self, CpuError> {
+        let program = cx.operand(operand, [batch, k, n], 0)?;
+        if !cx.is_constant(operand) {
+            return Ok(Right::Packed(program));
+        }
+        let batches = count(batch);
+        let per_batch = batches > 1 && varies_with(cx, operand, batch.len())?;
+        let copies = if per_batch { batches } else { batches.min(1) };
+        let key = [shape.k as i64, shape.n as i64, copies as i64];
+        let panels = cx.packed(operand, &key, || pack_constant(cx, &program, shape, batch, copies));
+        Ok(Right::Constant { panels, per_batch })
+    }
 }
 
 /// True when a body mentions one of the first `axes` axes.
@@ -224,8 +238,11 @@ impl Launch for BoundContract {
         if m == 0 || shape.n == 0 || batches == 0 {
             return;
         }
-        let left_floats =
-            if matches!(self.lhs, Left::Evaluated(_)) { batches * m * self.k } else { 0 };
+        let left_floats = match &self.lhs {
+            Left::Direct(_) => 0,
+            Left::Evaluated(_) => batches * m * shape.k,
+            Left::Windows { image, .. } => image.floats(),
+        };
         let right_floats =
             if matches!(self.rhs, Right::Packed(_)) { batches * shape.floats() } else { 0 };
         if left_floats + right_floats == 0 {
@@ -239,20 +256,35 @@ impl Launch for BoundContract {
 }
 
 impl BoundContract {
+    /// `m` rows per batch point against panels of a shape.
+    pub(super) fn new(
+        batch: Vec<i64>,
+        m: usize,
+        shape: PanelShape,
+        lhs: Left,
+        rhs: Right,
+        epilogue: Program,
+    ) -> Self {
+        Self { batch, m, shape, lhs, rhs, epilogue }
+    }
+
     /// Evaluates and packs what is neither in place nor constant.
     fn prepare(&self, exec: Exec<'_>, regions: &[Region], shared: [Region; 2]) {
         let batches = count(&self.batch);
+        if let Left::Windows { image, .. } = &self.lhs {
+            image.prepare(exec, regions, shared[0]);
+        }
         if let Left::Evaluated(program) = &self.lhs {
-            let parts = if self.m * self.k * batches < 32 << 10 {
+            let parts = if self.m * self.shape.k * batches < 32 << 10 {
                 1
             } else {
                 self.m.min(4 * exec.pool.threads())
             };
-            exec.split(batches * parts, (batches * self.m * self.k) as u64, &|piece, w| {
+            exec.split(batches * parts, (batches * self.m * self.shape.k) as u64, &|piece, w| {
                 let (b, rows) = (piece / parts, share(self.m, parts, piece % parts));
-                let at = (b * self.m + rows.start) * self.k;
+                let at = (b * self.m + rows.start) * self.shape.k;
                 // SAFETY: pieces write disjoint rows of the shared buffer, which `shared` made large enough.
-                let out = unsafe { shared[0].floats_mut(at, rows.len() * self.k) };
+                let out = unsafe { shared[0].floats_mut(at, rows.len() * self.shape.k) };
                 let fixed = coordinates(b, &self.batch);
                 eval_rows(
                     exec.isa,
@@ -261,7 +293,7 @@ impl BoundContract {
                     regions,
                     &fixed,
                     rows,
-                    self.k,
+                    self.shape.k,
                     out,
                 );
             });
@@ -284,7 +316,7 @@ impl BoundContract {
     fn multiply(&self, exec: Exec<'_>, regions: &[Region], shared: [Region; 2]) {
         let (m, shape) = (self.m, self.shape);
         let (batches, panels) = (count(&self.batch), shape.panels());
-        let nanoseconds = (batches * m * shape.n) as u64 * (self.k as u64 / 60 + 1);
+        let nanoseconds = (batches * m * shape.n) as u64 * (self.shape.k as u64 / 60 + 1);
         let (across, down) = self.grid(exec.pool.threads(), nanoseconds);
         exec.split(batches * across * down, nanoseconds, &|piece, w| {
             let (b, rest) = (piece / (across * down), piece % (across * down));
@@ -328,17 +360,22 @@ impl BoundContract {
             // SAFETY: `prepare` has written the panels and nobody writes them again before the next run.
             Right::Packed(_) => unsafe { shared[1].floats(b * shape.floats(), shape.floats()) },
         };
-        let segments = [0];
+        let k = shape.k;
         let lhs = match &self.lhs {
             Left::Direct(matrix) => {
                 // Without k nothing is read, and the matrix may be empty.
-                let base = if self.k > 0 { matrix.start(regions, b) } else { std::ptr::null() };
-                Lhs { base, rows: matrix.rows.view(), segments: &segments, run: self.k }
+                let base = if k > 0 { matrix.start(regions, b) } else { std::ptr::null() };
+                Lhs { base, rows: matrix.rows.view(), run: k }
             }
             Left::Evaluated(_) => {
-                let base = shared[0].float_at(b * self.m * self.k);
-                Lhs { base, rows: Rows::Strided(self.k), segments: &segments, run: self.k }
+                let base = shared[0].float_at(b * self.m * k);
+                Lhs { base, rows: Rows::Strided(k), run: k }
             }
+            Left::Windows { image, group } => Lhs {
+                base: image.base(regions, shared[0]).wrapping_add(b * group),
+                rows: Rows::Windows(image.taps()),
+                run: image.run,
+            },
         };
         let worker = &mut *exec.worker(w);
         self.epilogue.shape(&mut worker.scratch, TILE_FLOATS);

@@ -1,146 +1,61 @@
-//! Convolution with one input channel per group: each output plane is a weighted window over one staged plane.
+//! Convolution with one input channel per group: each output channel is a weighted window over one channel.
 
-use super::Launch;
-use super::conv::{Filter, Shape};
-use super::staging::{SLACK, Staged};
-use crate::cpu::exec::{Exec, Worker, share};
-use crate::cpu::kernels::gemm::Rows;
-use crate::cpu::kernels::planes::{self, Window};
-use crate::cpu::kernels::region::Region;
-use crate::cpu::tile::{Program, Tile};
+use tgc_ir::Dim;
+use tgc_ir::kernel_program::{Conv, axis};
 
-/// Cells that one epilogue call handles, about.
-const CELLS: usize = 2048;
+use super::contract::eval_rows;
+use super::conv::Shape;
+use super::staging::{Given, Image};
+use super::windowed::{Rule, Weights, Windowed};
+use crate::cpu::error::CpuError;
+use crate::cpu::exec::Worker;
+use crate::cpu::kernels::buffer::Buffer;
+use crate::cpu::program::{Binder, count};
 
-#[derive(Debug)]
-pub(super) struct Depthwise {
-    shape: Shape,
-    staged: Staged,
-    input: Program,
-    filter: Filter,
-    epilogue: Program,
-}
-
-pub(super) fn bind(
-    shape: Shape,
-    staged: Staged,
-    input: Program,
-    filter: Filter,
-    epilogue: Program,
-) -> Depthwise {
-    Depthwise { shape, staged, input, filter, epilogue }
-}
-
-/// The filter's first float and row starts, shared by workers that only read it.
-struct Taps<'a>(*const f32, Rows<'a>);
-// SAFETY: the filter is read only while planes are computed.
-unsafe impl Sync for Taps<'_> {}
-
-impl Taps<'_> {
-    /// Weights of output channel `o`, as bits.
-    fn of(&self, o: usize, taps: usize) -> &[u32] {
-        let start = match self.1 {
-            Rows::Strided(stride) => o * stride,
-            Rows::Table(table) => table[o],
-        };
-        // SAFETY: the filter has a row of `taps` floats per output channel, in its region or buffer.
-        unsafe { std::slice::from_raw_parts(self.0.add(start).cast(), taps) }
-    }
-}
-
-impl Launch for Depthwise {
-    fn run(&self, exec: Exec<'_>, regions: &[Region]) {
-        let s = &self.shape;
-        let outputs = s.groups * s.o;
-        let taps = self.staged.taps.len();
-        let cells = self.staged.rows.len() * self.staged.width();
-        if outputs * cells == 0 {
-            return;
-        }
-        let (_hold, shared) = exec.shared([0, self.filter.floats(outputs, taps)]);
-        let (base, rows) = self.filter.rows(exec, regions, shared[1], outputs, taps);
-        let filter = Taps(base, rows);
-        // Groups whose output planes share one epilogue call.
-        let step = (CELLS / (cells * s.o)).clamp(1, s.groups);
-        let units = s.batch * s.groups.div_ceil(step);
-        let nanoseconds = (s.batch * outputs * cells * (taps + 8)) as u64 / 12;
-        let pieces = if nanoseconds < 10_000 { 1 } else { units.min(4 * exec.pool.threads()) };
-        exec.split(pieces, nanoseconds, &|piece, w| {
-            let worker = &mut *exec.worker(w);
-            for unit in share(units, pieces, piece) {
-                let per_image = s.groups.div_ceil(step);
-                let group = unit % per_image * step;
-                let groups = step.min(s.groups - group);
-                self.planes(exec, worker, regions, unit / per_image, group, groups, &filter);
-            }
-        });
-    }
-}
-
-impl Depthwise {
-    #[allow(clippy::too_many_arguments, reason = "one piece of the planes")]
-    fn planes(
-        &self,
-        exec: Exec<'_>,
-        worker: &mut Worker,
-        regions: &[Region],
-        n: usize,
-        group: usize,
-        groups: usize,
-        filter: &Taps<'_>,
-    ) {
-        let (s, staged) = (&self.shape, &self.staged);
-        let fixed = [n as i64];
-        let width = staged.width();
-        let floats = groups * staged.channel + SLACK;
-        let mut pack =
-            std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
-        let lines = (CELLS / width).clamp(1, staged.rows.len());
-        let strip = (staged.rows[lines - 1] + width).next_multiple_of(16);
-        pack.reserve((floats + strip + 64) * 4);
-        let (planes_in, sums) = pack.as_f32_mut().split_at_mut(floats);
-        staged.stage(exec.isa, worker, &self.input, regions, &fixed, group, groups, 0.0, planes_in);
-        let capacity = (groups * s.o * lines * width).max(CELLS);
-        self.epilogue.shape(&mut worker.scratch, capacity);
-        let mut line = 0;
-        while line < staged.rows.len() {
-            let count = lines.min(staged.rows.len() - line);
-            let from = staged.rows[line];
-            let span = (staged.rows[line + count - 1] + width - from).next_multiple_of(16);
-            for plane in 0..groups * s.o {
-                let weights = filter.of(group * s.o + plane, staged.taps.len());
-                let at = plane / s.o * staged.channel + from;
-                // SAFETY: positions up to the last output cell are staged, and the slack holds the rest of the last
-                // vector.
-                unsafe {
-                    let base = planes_in.as_ptr().add(at);
-                    planes::window(
-                        exec.isa,
-                        base,
-                        &staged.taps,
-                        Window::Weighted(weights),
-                        &mut sums[..span],
-                    );
-                }
-                let slot = worker.scratch.slots.slice::<f32>(0, (plane + 1) * count * width);
-                staged.collect(
-                    exec.isa,
-                    sums,
-                    line..line + count,
-                    &mut slot[plane * count * width..],
-                );
-            }
-            let row = group * s.o;
-            let tile = Tile {
-                fixed: &fixed,
-                row,
-                rows: groups * s.o,
-                col: line * width,
-                width: count * width,
-            };
-            self.epilogue.run(exec.isa, &mut worker.scratch, regions, &tile);
-            line += count;
-        }
-        worker.pack = pack;
-    }
+pub(super) fn bind(cx: &Binder<'_>, a: &Conv, shape: Shape) -> Result<Windowed, CpuError> {
+    let (w, o) = (&shape.windows, shape.o);
+    let (images, outputs) = ([shape.batch as i64], shape.groups * o);
+    // With several outputs per group a channel is read as often.
+    let spread = a.input.with_axes(&|n| match n {
+        1 => axis(1).floor_div(&Dim::Const(o as i64)),
+        n => axis(n),
+    });
+    let given = Given {
+        operand: if o == 1 { &a.input } else { &spread },
+        images: &images,
+        channels: outputs,
+        group: outputs,
+        fill: 0.0,
+        merges: false,
+    };
+    let image = Image::bind(cx, &given, w.clone())?;
+    let columns = [outputs as i64];
+    let filter = a.filter.with_axes(&|n| match n {
+        0 => axis(w.rank()),
+        1 => Dim::ZERO,
+        n => axis(n - 2),
+    });
+    let program = cx.operand(&filter, [&[], &w.kernel, &columns], 0)?;
+    let taps = count(&w.kernel);
+    let weights = if cx.is_constant(&filter) {
+        let key = [taps as i64, outputs as i64];
+        Weights::Constant(cx.packed(&filter, &key, || {
+            let mut out = Buffer::floats(taps * outputs);
+            let regions = cx.constant_regions();
+            let worker = &mut Worker::fresh();
+            let to = out.as_f32_mut();
+            eval_rows(cx.isa, worker, &program, &regions, &[], 0..taps, outputs, to);
+            out
+        }))
+    } else {
+        Weights::Evaluated(program)
+    };
+    let rows = [&images[..], &w.output].concat();
+    let epilogue = a.epilogue.with_axes(&|n| match n {
+        0 => axis(0),
+        1 => axis(1 + w.rank()),
+        n => axis(n - 1),
+    });
+    let epilogue = cx.epilogue(&epilogue, [&[], &rows, &columns], 1, false)?;
+    Ok(Windowed::new(image, outputs, taps, Rule::Weighted(weights), Vec::new(), epilogue))
 }

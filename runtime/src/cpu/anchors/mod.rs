@@ -16,6 +16,7 @@ mod scan;
 mod scatter;
 mod sort;
 mod staging;
+mod windowed;
 
 use tgc_ir::kernel_program::Anchor;
 
@@ -40,7 +41,7 @@ pub(super) fn bind_anchor(cx: &Binder<'_>, anchor: &Anchor) -> Result<Bound, Cpu
         Anchor::Rows(a) => Box::new(rows::bind(cx, a)?),
         Anchor::Contract(a) => contract::bind(cx, a)?,
         Anchor::Conv(a) => conv::bind(cx, a)?,
-        Anchor::Pool(a) => Box::new(pool::bind(cx, a)?),
+        Anchor::Pool(a) => pool::bind(cx, a)?,
         Anchor::Attend(a) => Box::new(attend::bind(cx, a)?),
         Anchor::Scan(a) => Box::new(scan::bind(cx, a)?),
         Anchor::Sort(a) => Box::new(sort::bind(cx, a)?),

@@ -1,14 +1,14 @@
-//! `pool`: reductions over sliding windows. Single-precision sums and maxima run over staged planes; other types
-//! and the index of the maximum cell by cell.
+//! `pool`: reductions over sliding windows. Single-precision sums and maxima run channel by channel; other types and
+//! the index of the maximum cell by cell.
 
-use tgc_ir::kernel_program::{InstKind, Pool, PoolDivisor, ReduceOp};
+use tgc_ir::kernel_program::{InstKind, Pool, PoolDivisor, ReduceOp, axis};
 
-use super::Launch;
 use super::integer::evaluate;
-use super::staging::{SLACK, Staged, Windows, points};
+use super::staging::{Given, Image, Windows, points};
+use super::windowed::{Rule, Windowed};
+use super::{Bound, Launch};
 use crate::cpu::error::CpuError;
-use crate::cpu::exec::{Exec, TILE, Worker, share};
-use crate::cpu::kernels::planes::{self, Window};
+use crate::cpu::exec::{Exec, TILE, share};
 use crate::cpu::kernels::region::Region;
 use crate::cpu::kernels::slots::{Element, Kind};
 use crate::cpu::program::{Binder, count};
@@ -24,11 +24,9 @@ pub(super) struct BoundPool {
     input: Program,
     kind: Kind,
     epilogue: Program,
-    /// Set when planes are staged; with the divisor of each output cell.
-    staged: Option<(Staged, Vec<f32>)>,
 }
 
-pub(super) fn bind(cx: &Binder<'_>, a: &Pool) -> Result<BoundPool, CpuError> {
+pub(super) fn bind(cx: &Binder<'_>, a: &Pool) -> Result<Bound, CpuError> {
     let rank = a.in_spatial.len();
     let lengths =
         [a.out_spatial.len(), a.kernel.len(), a.stride.len(), a.dilation.len(), a.pad_low.len()];
@@ -55,7 +53,7 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Pool) -> Result<BoundPool, CpuError> {
     let kind = input.results[0].1;
     let epilogue = cx.epilogue(&a.epilogue, [&[], &outer, &windows.output], 2, false)?;
     let wants_index = a.epilogue.body.insts.iter().any(|i| matches!(i.kind, InstKind::Slot(1)));
-    let mut bound = BoundPool {
+    let bound = BoundPool {
         outer: count(&outer),
         windows,
         pad_high: numbers(&a.pad_high)?,
@@ -64,13 +62,43 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Pool) -> Result<BoundPool, CpuError> {
         input,
         kind,
         epilogue,
-        staged: None,
     };
-    if kind == Kind::F32 && !wants_index {
-        let divisors = points(&bound.windows.output).map(|y| bound.divisor(&y) as f32).collect();
-        bound.staged = Some((Staged::new(bound.windows.clone()), divisors));
+    if kind == Kind::F32 && !wants_index && !outer.is_empty() {
+        return Ok(Box::new(by_channel(cx, a, &bound, &outer)?));
     }
-    Ok(bound)
+    Ok(Box::new(bound))
+}
+
+/// The same with the last outer axis as channels.
+fn by_channel(
+    cx: &Binder<'_>,
+    a: &Pool,
+    bound: &BoundPool,
+    outer: &[i64],
+) -> Result<Windowed, CpuError> {
+    let windows = bound.windows.clone().with_an_axis();
+    let (rank, last) = (windows.rank(), outer.len() - 1);
+    let (images, channels) = (&outer[..last], outer[last] as usize);
+    let fill = if bound.max { f32::NEG_INFINITY } else { 0.0 };
+    let given =
+        Given { operand: &a.input, images, channels, group: channels, fill, merges: false };
+    let taps = count(&windows.kernel);
+    let rows = [images, &windows.output].concat();
+    let image = Image::bind(cx, &given, windows)?;
+    let epilogue = a.epilogue.with_axes(&|n| {
+        axis(match n {
+            n if n < last => n,
+            n if n == last => last + rank,
+            n => n - 1,
+        })
+    });
+    let epilogue = cx.epilogue(&epilogue, [&[], &rows, &outer[last..]], 2, false)?;
+    let divisors = match bound.divisor {
+        PoolDivisor::One => Vec::new(),
+        _ => points(&bound.windows.output).map(|y| bound.divisor(&y) as f32).collect(),
+    };
+    let rule = if bound.max { Rule::Max } else { Rule::Sum };
+    Ok(Windowed::new(image, channels, taps, rule, divisors, epilogue))
 }
 
 impl Launch for BoundPool {
@@ -81,29 +109,16 @@ impl Launch for BoundPool {
         }
         let taps = count(&self.windows.kernel);
         let nanoseconds = (self.outer * cells * (taps + 8)) as u64 / 8;
-        let step = if self.staged.is_some() { (TILE / cells).clamp(1, self.outer) } else { 1 };
-        let units = self.outer.div_ceil(step);
+        let units = self.outer;
         let pieces = if nanoseconds < 10_000 { 1 } else { units.min(4 * exec.pool.threads()) };
         exec.split(pieces, nanoseconds, &|piece, w| {
-            let worker = &mut *exec.worker(w);
+            let scratch = &mut exec.worker(w).scratch;
             for unit in share(units, pieces, piece) {
-                let rows = step.min(self.outer - unit * step);
-                match (&self.staged, self.kind) {
-                    (Some((staged, divisors)), _) => {
-                        self.planes(exec, worker, regions, staged, divisors, unit * step, rows);
-                    }
-                    (None, Kind::F32) => {
-                        self.cells::<f32>(exec, &mut worker.scratch, regions, unit)
-                    }
-                    (None, Kind::F64) => {
-                        self.cells::<f64>(exec, &mut worker.scratch, regions, unit)
-                    }
-                    (None, Kind::I64) => {
-                        self.cells::<i64>(exec, &mut worker.scratch, regions, unit)
-                    }
-                    (None, Kind::Bool) => {
-                        self.cells::<u8>(exec, &mut worker.scratch, regions, unit)
-                    }
+                match self.kind {
+                    Kind::F32 => self.cells::<f32>(exec, scratch, regions, unit),
+                    Kind::F64 => self.cells::<f64>(exec, scratch, regions, unit),
+                    Kind::I64 => self.cells::<i64>(exec, scratch, regions, unit),
+                    Kind::Bool => self.cells::<u8>(exec, scratch, regions, unit),
                 }
             }
         });
@@ -176,109 +191,6 @@ impl BoundPool {
             PoolDivisor::PaddedCount => {
                 (0..y.len()).map(|i| inside(i, -w.pad[i], w.input[i] + self.pad_high[i])).product()
             }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one piece of the planes")]
-    fn planes(
-        &self,
-        exec: Exec<'_>,
-        worker: &mut Worker,
-        regions: &[Region],
-        staged: &Staged,
-        divisors: &[f32],
-        row: usize,
-        rows: usize,
-    ) {
-        let width = staged.width();
-        let cells = staged.rows.len() * width;
-        let floats = rows * staged.channel + SLACK;
-        let strip = staged.span.next_multiple_of(16);
-        let mut pack =
-            std::mem::replace(&mut worker.pack, crate::cpu::kernels::buffer::Buffer::zeroed(0));
-        pack.reserve((floats + strip) * 4);
-        let (planes_in, sums) = pack.as_f32_mut().split_at_mut(floats);
-        let fill = if self.max { f32::NEG_INFINITY } else { 0.0 };
-        staged.stage(exec.isa, worker, &self.input, regions, &[], row, rows, fill, planes_in);
-        let window = if self.max { Window::Max } else { Window::Sum };
-        let step = TILE.max(width) / width;
-        self.epilogue.shape(
-            &mut worker.scratch,
-            (rows * cells).clamp(TILE, TILE.max(step * width)).max(TILE),
-        );
-        if rows * cells > worker.scratch.slots.capacity() {
-            // One large plane, line by line.
-            self.lines(exec, worker, regions, staged, divisors, row, window, planes_in, sums, step);
-        } else {
-            for r in 0..rows {
-                // SAFETY: every position up to the span is staged; slack holds the rest of the last vector.
-                unsafe {
-                    let base = planes_in.as_ptr().add(r * staged.channel);
-                    planes::window(exec.isa, base, &staged.taps, window, &mut sums[..strip]);
-                }
-                let slot = &mut worker.scratch.slots.slice::<f32>(0, (r + 1) * cells)[r * cells..];
-                self.collect(exec.isa, staged, divisors, 0..staged.rows.len(), sums, slot);
-            }
-            let tile = Tile { fixed: &[], row, rows, col: 0, width: cells };
-            self.epilogue.run(exec.isa, &mut worker.scratch, regions, &tile);
-        }
-        worker.pack = pack;
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one plane of a piece")]
-    fn lines(
-        &self,
-        exec: Exec<'_>,
-        worker: &mut Worker,
-        regions: &[Region],
-        staged: &Staged,
-        divisors: &[f32],
-        row: usize,
-        window: Window<'_>,
-        plane: &[f32],
-        sums: &mut [f32],
-        step: usize,
-    ) {
-        let width = staged.width();
-        let mut line = 0;
-        while line < staged.rows.len() {
-            let end = (line + step).min(staged.rows.len());
-            let from = staged.rows[line];
-            let span = (staged.rows[end - 1] + width - from).next_multiple_of(16);
-            // SAFETY: as for whole planes.
-            unsafe {
-                planes::window(
-                    exec.isa,
-                    plane.as_ptr().add(from),
-                    &staged.taps,
-                    window,
-                    &mut sums[..span],
-                )
-            };
-            let slot = worker.scratch.slots.slice::<f32>(0, (end - line) * width);
-            self.collect(exec.isa, staged, divisors, line..end, sums, slot);
-            let tile =
-                Tile { fixed: &[], row, rows: 1, col: line * width, width: (end - line) * width };
-            self.epilogue.run(exec.isa, &mut worker.scratch, regions, &tile);
-            line = end;
-        }
-    }
-
-    /// Output cells of lines `lines`, divided.
-    fn collect(
-        &self,
-        isa: crate::cpu::kernels::Isa,
-        staged: &Staged,
-        divisors: &[f32],
-        lines: std::ops::Range<usize>,
-        sums: &[f32],
-        out: &mut [f32],
-    ) {
-        let width = staged.width();
-        staged.collect(isa, sums, lines.clone(), out);
-        if self.divisor != PoolDivisor::One {
-            let by = &divisors[lines.start * width..lines.end * width];
-            out.iter_mut().zip(by).for_each(|(x, d)| *x /= d);
         }
     }
 

@@ -177,7 +177,6 @@ impl Real for f32 {
         let lhs = Lhs {
             base: state.as_ptr(),
             rows: Rows::Strided(rnn.hidden),
-            segments: &[0],
             run: rnn.hidden,
         };
         let from = columns.start / shape.width();

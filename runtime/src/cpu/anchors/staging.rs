@@ -1,16 +1,19 @@
-//! Staged planes: one channel of an image with its border, split by stride phase.
-//!
-//! In a staged channel the cells that one filter tap meets lie at a constant distance from the output position,
-//! for any padding, stride and dilation: `cell(y, k) = start(y) + tap(k)` with `start` linear in y.
+//! Images under sliding windows: in place where channels are contiguous, else staged with channels last and a border.
 
-use crate::cpu::exec::{TILE, Worker};
-use crate::cpu::kernels::Isa;
-use crate::cpu::kernels::planes;
+use tgc_ir::kernel_program::{Operand, axis};
+
+use super::in_place::plain_f32;
+use crate::cpu::error::CpuError;
+use crate::cpu::exec::{Exec, TILE, Worker, share};
+use crate::cpu::index::Affine;
 use crate::cpu::kernels::region::Region;
+use crate::cpu::kernels::taps::{OUTSIDE, SEGMENTS, Taps};
+use crate::cpu::kernels::windows::transpose;
+use crate::cpu::program::{Binder, count};
 use crate::cpu::tile::{Program, Tile};
 
-/// Floats past a channel that vector loads may touch.
-pub(super) const SLACK: usize = 64;
+/// Channels below which the taps of a line are better read as one run of staged memory.
+const NARROW: i64 = 8;
 
 /// Sliding windows over spatial axes.
 #[derive(Clone, Debug)]
@@ -29,260 +32,332 @@ pub(super) struct Windows {
     pub(super) pad: Vec<i64>,
 }
 
-/// The layout of a staged channel.
-#[derive(Clone, Debug)]
-pub(super) struct Staged {
-    windows: Windows,
-    /// Extents of one phase plane.
-    plane: Vec<i64>,
-    /// Distances within a plane.
-    strides: Vec<i64>,
-    /// Floats of one channel, slack included.
-    pub(super) channel: usize,
-    /// Offset of each tap, in row-major order of the window.
-    pub(super) taps: Vec<usize>,
-    /// Linear position of each output row (all axes but the last).
-    pub(super) rows: Vec<usize>,
-    /// Linear positions from the first to the last output.
-    pub(super) span: usize,
+impl Windows {
+    /// The same windows with at least one axis.
+    pub(super) fn with_an_axis(mut self) -> Self {
+        if self.input.is_empty() {
+            for list in [
+                &mut self.input,
+                &mut self.output,
+                &mut self.kernel,
+                &mut self.stride,
+                &mut self.dilation,
+            ] {
+                list.push(1);
+            }
+            self.pad.push(0);
+        }
+        self
+    }
+
+    /// Spatial axes.
+    pub(super) fn rank(&self) -> usize {
+        self.input.len()
+    }
+
+    /// Cells that the windows of axis `i` cover, border included.
+    fn reach(&self, i: usize) -> i64 {
+        (self.output[i] - 1).max(0) * self.stride[i] + (self.kernel[i] - 1) * self.dilation[i] + 1
+    }
+
+    /// True when no window of axis `i` leaves the input.
+    fn is_inside(&self, i: usize) -> bool {
+        self.pad[i] == 0 && self.reach(i) <= self.input[i]
+    }
 }
 
-impl Staged {
-    pub(super) fn new(windows: Windows) -> Self {
-        let rank = windows.input.len();
-        let mut plane = vec![1; rank];
-        for (i, extent) in plane.iter_mut().enumerate() {
-            let reach = (windows.output[i] - 1).max(0) * windows.stride[i]
-                + (windows.kernel[i] - 1) * windows.dilation[i]
-                + 1;
-            *extent = (reach + windows.stride[i] - 1) / windows.stride[i];
+/// Images whose cells have contiguous channels.
+#[derive(Debug)]
+pub(super) struct Image {
+    source: Source,
+    windows: Windows,
+    images: usize,
+    channels: usize,
+    lines: Vec<i64>,
+    line_taps: usize,
+    places: Vec<i64>,
+    place_taps: usize,
+    fill: Vec<f32>,
+    /// Floats per segment: the channels of a group under one tap, or under a line of taps.
+    pub(super) run: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    InPlace { region: usize, base: usize, last: i64 },
+    Staged(Box<Staged>),
+}
+
+/// How images are evaluated into staged memory.
+#[derive(Debug)]
+struct Staged {
+    program: Program,
+    /// Rows of the program are (lines, channels) and its columns run along a line; else rows are lines and columns
+    /// (place, channel).
+    across: bool,
+    /// Extents of the bordered image.
+    bordered: Vec<i64>,
+}
+
+/// What an image is bound from.
+pub(super) struct Given<'a> {
+    /// Code over image, channel, spatial axes.
+    pub(super) operand: &'a Operand,
+    /// Axes that count images.
+    pub(super) images: &'a [i64],
+    /// Channels.
+    pub(super) channels: usize,
+    /// Channels that one segment holds.
+    pub(super) group: usize,
+    /// What a cell outside holds.
+    pub(super) fill: f32,
+    /// Consecutive taps of a line may form one segment.
+    pub(super) merges: bool,
+}
+
+impl Image {
+    pub(super) fn bind(
+        cx: &Binder<'_>,
+        given: &Given<'_>,
+        windows: Windows,
+    ) -> Result<Self, CpuError> {
+        let images = count(given.images);
+        let mut image = Self {
+            source: Source::InPlace { region: 0, base: 0, last: 0 },
+            images,
+            channels: given.channels,
+            lines: Vec::new(),
+            line_taps: 0,
+            places: Vec::new(),
+            place_taps: 0,
+            fill: Vec::new(),
+            run: given.group,
+            windows,
+        };
+        match image.in_place(cx, given)? {
+            Some(affine) => image.lay(given, &affine.coefs, false),
+            None => image.stage_through(cx, given)?,
         }
-        let mut strides = vec![1; rank];
-        for i in (1..rank).rev() {
-            strides[i - 1] = strides[i] * plane[i];
+        Ok(image)
+    }
+
+    /// Where the operand is when it needs no staging.
+    fn in_place(&mut self, cx: &Binder<'_>, given: &Given<'_>) -> Result<Option<Affine>, CpuError> {
+        let w = &self.windows;
+        let axes = given.images.len() + 1 + w.rank();
+        let Some((region, affine)) = plain_f32(cx, given.operand, axes)? else { return Ok(None) };
+        let channel = affine.coefs[given.images.len()];
+        let contiguous = channel == 1 || given.channels == 1;
+        let last = w.rank() - 1;
+        let along = affine.coefs[axes - 1] == given.channels as i64 && w.is_inside(last);
+        let narrow = given.merges && w.kernel[last] > 1 && (given.group as i64) < NARROW && !along;
+        let extents = [given.images, &[given.channels as i64], &w.input[..]].concat();
+        let negative = affine.base < 0 || affine.coefs.iter().any(|&c| c < 0);
+        if !contiguous || narrow || negative || count(&extents) == 0 {
+            return Ok(None);
         }
-        let size: i64 = plane.iter().product();
-        let phases: i64 = windows.stride.iter().product();
-        let taps = points(&windows.kernel)
-            .map(|k| {
-                let (mut phase, mut offset) = (0, 0);
-                for i in 0..rank {
-                    let t = k[i] * windows.dilation[i];
-                    phase = phase * windows.stride[i] + t % windows.stride[i];
-                    offset += t / windows.stride[i] * strides[i];
-                }
-                (phase * size + offset) as usize
+        let last = affine.range(&extents).1;
+        self.source = Source::InPlace { region, base: affine.base as usize, last };
+        Ok(Some(affine))
+    }
+
+    fn stage_through(&mut self, cx: &Binder<'_>, given: &Given<'_>) -> Result<(), CpuError> {
+        let w = &self.windows;
+        let (i, rank) = (given.images.len(), w.rank());
+        let across = match plain_f32(cx, given.operand, i + 1 + rank)? {
+            Some((_, affine)) => affine.coefs[i] != 1,
+            None => true,
+        };
+        let (lines, width) = w.input.split_at(rank - 1);
+        let channels = [given.channels as i64];
+        // Images, lines, then channel and place in either order.
+        let (channel, place) =
+            if across { (i + rank - 1, i + rank) } else { (i + rank, i + rank - 1) };
+        let operand = given.operand.with_axes(&|n| {
+            axis(match n {
+                n if n < i => n,
+                n if n == i => channel,
+                n if n == i + rank => place,
+                n => n - 1,
             })
-            .collect();
-        let outer = &windows.output[..rank.saturating_sub(1)];
-        let rows: Vec<usize> = points(outer)
-            .map(|y| y.iter().zip(&strides).map(|(y, s)| y * s).sum::<i64>() as usize)
-            .collect();
-        let width = windows.output.last().copied().unwrap_or(1) as usize;
-        let span = rows.last().map_or(0, |r| r + width);
-        let channel = (size * phases) as usize + SLACK;
-        // A multiple of a page between channels would put every channel into the same cache sets.
-        let channel = channel.next_multiple_of(16) + if channel % 1024 < 32 { 32 } else { 0 };
-        Self { windows, plane, strides, channel, taps, rows, span }
-    }
-
-    /// Output cells of one row.
-    pub(super) fn width(&self) -> usize {
-        self.windows.output.last().copied().unwrap_or(1) as usize
-    }
-
-    /// Evaluates channels `first..first + count` (the row axis of `program`) into `out`, border set to `fill`.
-    #[allow(clippy::too_many_arguments, reason = "one staging step")]
-    pub(super) fn stage(
-        &self,
-        isa: Isa,
-        worker: &mut Worker,
-        program: &Program,
-        regions: &[Region],
-        fixed: &[i64],
-        first: usize,
-        count: usize,
-        fill: f32,
-        out: &mut [f32],
-    ) {
-        out[..count * self.channel].fill(fill);
-        let cells: usize = self.windows.input.iter().product::<i64>() as usize;
-        if cells == 0 {
-            return;
+        });
+        let outer = [given.images, lines].concat();
+        let program = if across {
+            cx.operand(&operand, [&[], &[&outer[..], &channels].concat(), width], 0)?
+        } else {
+            cx.operand(&operand, [&[], &outer, &[width, &channels].concat()], 0)?
+        };
+        let bordered: Vec<i64> = (0..rank).map(|i| w.reach(i)).collect();
+        let mut coefs = vec![given.channels as i64; rank + 2];
+        for (n, coef) in coefs.iter_mut().enumerate().skip(2) {
+            *coef *= bordered[n - 1..].iter().product::<i64>();
         }
-        program.shape(&mut worker.scratch, TILE);
-        let width = cells.min(TILE);
-        let step = if width == cells { TILE / width } else { 1 };
-        let mut c = 0;
-        while c < count {
-            let rows = step.min(count - c);
-            let mut col = 0;
-            while col < cells {
-                let width = width.min(cells - col);
-                let tile = Tile { fixed, row: first + c, rows, col, width };
-                program.run(isa, &mut worker.scratch, regions, &tile);
-                let values = worker.scratch.slots.slice::<f32>(program.results[0].0, rows * width);
-                for (r, values) in values.chunks_exact(width).enumerate() {
-                    self.place(
-                        isa,
-                        values,
-                        col,
-                        &mut out[(c + r) * self.channel..(c + r + 1) * self.channel],
-                    );
+        coefs[0] = given.channels as i64 * bordered.iter().product::<i64>();
+        coefs[1] = 1;
+        self.source = Source::Staged(Box::new(Staged { program, across, bordered }));
+        let given = Given { images: &[self.images as i64], ..*given };
+        self.lay(&given, &coefs, true);
+        Ok(())
+    }
+
+    /// Makes the tables for images of these strides: images, channel, spatial axes.
+    fn lay(&mut self, given: &Given<'_>, strides: &[i64], bordered: bool) {
+        let w = &self.windows;
+        let rank = w.rank();
+        let (by_image, spatial) = strides.split_at(given.images.len());
+        let spatial = &spatial[1..];
+        let cell = |i: usize, y: i64, k: i64| {
+            let at = y * w.stride[i] + k * w.dilation[i] - if bordered { 0 } else { w.pad[i] };
+            let inside = bordered || (0..w.input[i]).contains(&at);
+            if inside { at * spatial[i] } else { OUTSIDE }
+        };
+        let last = rank - 1;
+        let whole_line = given.merges
+            && w.dilation[last] == 1
+            && given.group == given.channels
+            && spatial[last] == given.channels as i64
+            && (bordered || w.is_inside(last));
+        let place_taps = if whole_line { 1 } else { w.kernel[last] };
+        for y in 0..w.output[last] {
+            self.places.extend((0..place_taps).map(|k| cell(last, y, k)));
+        }
+        for image in points(given.images) {
+            let start: i64 = image.iter().zip(by_image).map(|(i, s)| i * s).sum();
+            for y in points(&w.output[..last]) {
+                for k in points(&w.kernel[..last]) {
+                    let at = (0..last).map(|i| cell(i, y[i], k[i]));
+                    self.lines.push(at.fold(start, |sum, c| (sum + c).max(OUTSIDE)));
                 }
-                col += width;
             }
-            c += rows;
+        }
+        self.place_taps = place_taps as usize;
+        self.line_taps = count(&w.kernel[..last]);
+        if whole_line {
+            self.run *= w.kernel[last] as usize;
+        }
+        self.fill = vec![given.fill; self.run.max(given.channels)];
+    }
+
+    /// Positions of all images.
+    pub(super) fn positions(&self) -> usize {
+        self.images * count(&self.windows.output)
+    }
+
+    /// Floats of shared memory that [`Image::prepare`] fills.
+    pub(super) fn floats(&self) -> usize {
+        match &self.source {
+            Source::InPlace { .. } => 0,
+            Source::Staged(s) => self.images * count(&s.bordered) * self.channels + SEGMENTS,
         }
     }
 
-    /// Puts input cells `col..` of one channel where windows look for them.
-    fn place(&self, isa: Isa, values: &[f32], col: usize, out: &mut [f32]) {
+    /// The windows' cells.
+    pub(super) fn taps(&self) -> Taps<'_> {
+        Taps {
+            lines: &self.lines,
+            line_taps: self.line_taps,
+            places: &self.places,
+            place_taps: self.place_taps,
+            width: count(&self.windows.output[self.windows.rank() - 1..]),
+            fill: &self.fill,
+        }
+    }
+
+    /// First float of the images, after checking that all of them lie in the region.
+    pub(super) fn base(&self, regions: &[Region], memory: Region) -> *const f32 {
+        match &self.source {
+            Source::InPlace { region, base, last } => {
+                regions[*region].check_floats(*last);
+                regions[*region].float_at(*base)
+            }
+            Source::Staged(_) => memory.float_at(0),
+        }
+    }
+
+    /// Evaluates what is not in place into `memory`.
+    pub(super) fn prepare(&self, exec: Exec<'_>, regions: &[Region], memory: Region) {
+        let Source::Staged(staged) = &self.source else { return };
         let w = &self.windows;
-        let rank = w.input.len();
-        if rank == 0 {
-            out[0] = values[0];
-            return;
-        }
-        let extent = w.input[rank - 1] as usize;
-        if rank == 2
-            && w.stride == [1, 1]
-            && col.is_multiple_of(extent)
-            && values.len().is_multiple_of(extent)
-        {
-            self.place_lines(isa, values, (col / extent) as i64, out);
-            return;
-        }
-        let mut at = 0;
-        while at < values.len() {
-            let cell = col + at;
-            let x = cell % extent;
-            let take = (extent - x).min(values.len() - at);
-            if let Some((phase, offset)) = self.row_of(cell / extent) {
-                self.place_row(&values[at..at + take], x as i64, phase, offset, out);
+        let line = staged.bordered[w.rank() - 1] as usize * self.channels;
+        let lines = self.images * count(&staged.bordered[..w.rank() - 1]);
+        let pieces =
+            if lines * line < 32 << 10 { 1 } else { lines.min(4 * exec.pool.threads()) };
+        exec.split(pieces, (lines * line / 4) as u64, &|piece, w| {
+            let range = share(lines, pieces, piece);
+            // SAFETY: pieces write disjoint lines of the shared buffer, which is large enough for all.
+            let out = unsafe { memory.floats_mut(range.start * line, range.len() * line) };
+            let worker = &mut *exec.worker(w);
+            staged.program.shape(&mut worker.scratch, TILE);
+            for (to, at) in out.chunks_exact_mut(line.max(1)).zip(range) {
+                self.stage_line(exec, worker, regions, staged, at, to);
             }
-            at += take;
-        }
+        });
     }
 
-    /// Puts whole lines of a plane of step one, from line `first` on.
-    fn place_lines(&self, isa: Isa, values: &[f32], first: i64, out: &mut [f32]) {
-        let (w, width) = (&self.windows, self.windows.input[1]);
-        let lines = values.len() as i64 / width;
-        let (top, left) = (first + w.pad[0], w.pad[1]);
-        let (skip, end) = ((-top).clamp(0, lines), (self.plane[0] - top).clamp(0, lines));
-        let (from, to) = ((-left).clamp(0, width), (self.plane[1] - left).clamp(0, width));
-        if end <= skip || to <= from {
-            return;
-        }
-        let source = &values[(skip * width + from) as usize..];
-        let target = &mut out[((top + skip) * self.strides[0] + left + from) as usize..];
-        let step = self.strides[0] as usize;
-        planes::copy_rows(
-            isa,
-            source,
-            width as usize,
-            target,
-            step,
-            (to - from) as usize,
-            (end - skip) as usize,
-        );
-    }
-
-    /// Distance between output rows, when one distance serves all.
-    pub(super) fn line_step(&self) -> Option<usize> {
-        match self.windows.output.len() {
-            0 | 1 => Some(0),
-            2 => Some(self.strides[0] as usize),
-            _ => None,
-        }
-    }
-
-    /// Output cells of lines `lines` out of `sums`, whose first position is that of the first line.
-    pub(super) fn collect(
+    /// Writes line `at` of the bordered images.
+    fn stage_line(
         &self,
-        isa: Isa,
-        sums: &[f32],
-        lines: std::ops::Range<usize>,
-        out: &mut [f32],
+        exec: Exec<'_>,
+        worker: &mut Worker,
+        regions: &[Region],
+        staged: &Staged,
+        at: usize,
+        to: &mut [f32],
     ) {
-        let width = self.width();
-        let first = self.rows[lines.start];
-        if let Some(step) = self.line_step() {
-            planes::copy_rows(isa, sums, step, out, width, width, lines.len());
+        let w = &self.windows;
+        let last = w.rank() - 1;
+        to.fill(self.fill[0]);
+        let Some(line) = self.input_line(&staged.bordered, at) else { return };
+        let width = w.input[last] as usize;
+        // Places of the line that windows reach.
+        let skip = (-w.pad[last]).clamp(0, width as i64) as usize;
+        let end = (staged.bordered[last] - w.pad[last]).clamp(skip as i64, width as i64) as usize;
+        let to = &mut to[(skip as i64 + w.pad[last]) as usize * self.channels..];
+        let to = &mut to[..(end - skip) * self.channels];
+        if staged.across {
+            let step = TILE.min(end - skip).max(1);
+            let group = (TILE / step).max(1);
+            for c in (0..self.channels).step_by(group) {
+                let rows = group.min(self.channels - c);
+                for col in (skip..end).step_by(step) {
+                    let width = step.min(end - col);
+                    let row = line * self.channels + c;
+                    let tile = Tile { fixed: &[], row, rows, col, width };
+                    staged.program.run(exec.isa, &mut worker.scratch, regions, &tile);
+                    let slot = staged.program.results[0].0;
+                    let values = worker.scratch.slots.slice::<f32>(slot, rows * width);
+                    let to = &mut to[(col - skip) * self.channels + c..];
+                    transpose(values, rows, width, to, self.channels);
+                }
+            }
             return;
         }
-        for (line, to) in lines.zip(out.chunks_exact_mut(width)) {
-            let start = self.rows[line] - first;
-            to.copy_from_slice(&sums[start..start + width]);
+        for col in (0..to.len()).step_by(TILE) {
+            let width = TILE.min(to.len() - col);
+            let first = skip * self.channels + col;
+            let tile = Tile { fixed: &[], row: line, rows: 1, col: first, width };
+            staged.program.run(exec.isa, &mut worker.scratch, regions, &tile);
+            let values =
+                worker.scratch.slots.slice::<f32>(staged.program.results[0].0, width);
+            to[col..col + width].copy_from_slice(values);
         }
     }
 
-    /// Phase number and plane offset of an input row, `None` when no window reaches it.
-    fn row_of(&self, mut row: usize) -> Option<(i64, i64)> {
+    /// The input line behind line `at` of the bordered images, `None` in the border.
+    fn input_line(&self, bordered: &[i64], at: usize) -> Option<usize> {
         let w = &self.windows;
-        let last = w.input.len() - 1;
-        let (mut phase, mut offset, mut weight) = (0, 0, 1);
-        for i in (0..last).rev() {
-            let padded = (row as i64) % w.input[i] + w.pad[i];
-            row /= w.input[i] as usize;
-            if padded < 0 || padded / w.stride[i] >= self.plane[i] {
+        let outer = w.rank() - 1;
+        let per_image = count(&bordered[..outer]);
+        let coordinates = super::contract::coordinates(at % per_image, &bordered[..outer]);
+        let mut line = (at / per_image) as i64;
+        for (i, c) in coordinates.iter().enumerate() {
+            let inside = c - w.pad[i];
+            if !(0..w.input[i]).contains(&inside) {
                 return None;
             }
-            phase += padded % w.stride[i] * weight;
-            weight *= w.stride[i];
-            offset += padded / w.stride[i] * self.strides[i];
+            line = line * w.input[i] + inside;
         }
-        Some((phase, offset))
-    }
-
-    fn place_row(&self, values: &[f32], x: i64, phase: i64, offset: i64, out: &mut [f32]) {
-        let last = self.windows.input.len() - 1;
-        let (step, limit) = (self.windows.stride[last], self.plane[last]);
-        let size: i64 = self.plane.iter().product();
-        let start = x + self.windows.pad[last];
-        if step == 1 {
-            let skip = (-start).max(0).min(values.len() as i64);
-            let end = (limit - start).clamp(skip, values.len() as i64);
-            let to = (phase * size + offset + start + skip) as usize;
-            out[to..to + (end - skip) as usize]
-                .copy_from_slice(&values[skip as usize..end as usize]);
-            return;
-        }
-        for first in 0..step.min(values.len() as i64) {
-            let padded = start + first;
-            let (part, cell) = (padded.rem_euclid(step), padded.div_euclid(step));
-            let to = (phase * step + part) * size + offset + cell;
-            for (i, &value) in values[first as usize..].iter().step_by(step as usize).enumerate() {
-                if (0..limit).contains(&(cell + i as i64)) {
-                    out[(to + i as i64) as usize] = value;
-                }
-            }
-        }
-    }
-
-    /// Output cells among linear positions `from..to`: calls `visit(position, count)` per stretch and returns the
-    /// row-major number of the first.
-    pub(super) fn cells(
-        &self,
-        from: usize,
-        to: usize,
-        visit: &mut dyn FnMut(usize, usize),
-    ) -> usize {
-        let width = self.width();
-        let first = self.rows.partition_point(|&r| r + width <= from);
-        let mut start = None;
-        for (row, &r) in self.rows.iter().enumerate().skip(first) {
-            if r >= to {
-                break;
-            }
-            let (a, b) = (r.max(from), (r + width).min(to));
-            if a < b {
-                start.get_or_insert(row * width + a - r);
-                visit(a, b - a);
-            }
-        }
-        start.unwrap_or(0)
+        Some(line as usize)
     }
 }
 

@@ -2,42 +2,34 @@
 //!
 //! A block's accumulators start at zero, take one fused multiply-add per k in ascending order, and are stored by
 //! straight-line code to the tile; what happens to the tile is the caller's second loop. A row's bits therefore
-//! depend on nothing but the row, the panel and the instruction set. Rows are base pointers plus a list of
-//! segment offsets, so that a convolution is the same loop (a segment is one kernel row of `kw * channels`).
+//! depend on nothing but the row, the panel and the instruction set. A row is one or more segments with a start
+//! of their own, so that a convolution is the same loop (a segment is the channels under one filter tap).
 
 use std::ops::Range;
 
 use super::isa::Isa;
 use super::simd::{Kernel, Simd};
+use super::taps::{SEGMENTS, Starts, Taps};
 
-/// Where row `i` of the left operand starts, in floats from its base.
+/// Where the rows of the left operand start, in floats from its base.
 #[derive(Clone, Copy, Debug)]
 pub enum Rows<'a> {
-    /// At `i * stride`.
+    /// Row `i` at `i * stride`.
     Strided(usize),
-    /// At `table[i]`.
+    /// Row `i` at `table[i]`.
     Table(&'a [usize]),
+    /// Row `i` is position `i` of sliding windows, in one segment per tap.
+    Windows(Taps<'a>),
 }
 
-impl Rows<'_> {
-    #[inline(always)]
-    pub(crate) fn start(self, i: usize) -> usize {
-        match self {
-            Self::Strided(stride) => i * stride,
-            Self::Table(table) => table[i],
-        }
-    }
-}
-
-/// The left operand: row `i`, element `k` lies at `base + rows(i) + segments[k / run] + k % run`.
+/// The left operand: row `i`, element `k` lies at the start of segment `k / run` of the row, plus `k % run`. Rows
+/// that are no windows have one segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Lhs<'a> {
     /// First float.
     pub base: *const f32,
     /// Row starts.
     pub rows: Rows<'a>,
-    /// Segment starts within a row, in floats.
-    pub segments: &'a [usize],
     /// Floats per segment.
     pub run: usize,
 }
@@ -46,6 +38,37 @@ pub struct Lhs<'a> {
 unsafe impl Sync for Lhs<'_> {}
 // SAFETY: as above.
 unsafe impl Send for Lhs<'_> {}
+
+impl Lhs<'_> {
+    /// Segments of a row.
+    #[inline(always)]
+    pub(crate) fn segments(&self) -> usize {
+        match self.rows {
+            Rows::Windows(taps) => taps.count(),
+            _ => 1,
+        }
+    }
+
+    /// Starts of segments `from..from + count` of rows `row..row + rows`.
+    #[inline(always)]
+    pub(crate) fn starts<'s>(
+        &self,
+        row: usize,
+        rows: usize,
+        from: usize,
+        count: usize,
+        starts: &'s mut Starts,
+    ) -> &'s [[*const f32; 8]] {
+        match self.rows {
+            Rows::Strided(stride) => {
+                starts.set(rows, |r| self.base.wrapping_add((row + r) * stride));
+            }
+            Rows::Table(table) => starts.set(rows, |r| self.base.wrapping_add(table[row + r])),
+            Rows::Windows(taps) => taps.starts(self.base, row, rows, from..from + count, starts),
+        }
+        starts.filled(count)
+    }
+}
 
 /// Packed B: columns in panels of `nv` vectors, each panel `[k][width]` with the last one narrower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,8 +178,7 @@ const ROWS_BYTES: usize = 640 << 10;
 /// block to `sink`.
 ///
 /// # Safety
-/// Every element of `lhs` that `rows` names is readable, `lhs.segments.len() * lhs.run == shape.k`, and nothing
-/// writes them meanwhile.
+/// Every element of `lhs` that `rows` names is readable and nothing writes it meanwhile.
 ///
 /// # Panics
 /// When `tile` or `packed` is too short.
@@ -173,7 +195,7 @@ pub unsafe fn contract(
     assert!(
         tile.len() >= TILE_FLOATS && packed.len() >= shape.floats() && panels.end <= shape.panels()
     );
-    assert_eq!(lhs.segments.len() * lhs.run, shape.k);
+    assert_eq!(lhs.segments() * lhs.run, shape.k);
     // SAFETY: lengths are checked above; the caller vouches for `lhs`.
     isa.run(Contract { lhs, rows, shape, packed, panels, tile, sink });
 }
@@ -258,15 +280,20 @@ unsafe fn block<S: Simd>(
     let mut done = 0;
     while done < rows {
         let mr = micro_rows(rows - done, most);
-        // SAFETY: row starts and segments come from `lhs`, for which the caller vouches; the tile has room for
-        // `rows` rows of `ld` floats and the panel holds `k` rows of `ld`.
-        unsafe {
-            let mut starts = [lhs.base; 8];
-            for (r, start) in starts.iter_mut().enumerate().take(mr) {
-                *start = lhs.base.wrapping_add(lhs.rows.start(row + done + r));
+        let mut from = 0;
+        let segments = lhs.segments();
+        while from < segments {
+            let count = SEGMENTS.min(segments - from);
+            let mut starts = Starts::new();
+            let starts = lhs.starts(row + done, mr, from, count, &mut starts);
+            // SAFETY: starts come from `lhs`, for which the caller vouches; the tile has room for `rows` rows of
+            // `ld` floats and the panel holds `k` rows of `ld`.
+            unsafe {
+                let out = tile.as_mut_ptr().add(done * ld);
+                let b = panel.as_ptr().add(from * lhs.run * ld);
+                micro(s, mr, nv, starts, lhs.run, b, ld, out, ld, from > 0);
             }
-            let out = tile.as_mut_ptr().add(done * ld);
-            micro(s, mr, nv, &starts, lhs.segments, lhs.run, panel.as_ptr(), ld, out, ld, false);
+            from += count;
         }
         done += mr;
     }
@@ -275,7 +302,7 @@ unsafe fn block<S: Simd>(
 /// Picks the monomorphic micro-kernel of `mr` rows by `nv` vectors.
 ///
 /// # Safety
-/// `rows[..mr]` plus each segment plus `run` is readable; `b` is readable for `segments.len() * run` rows of `nv`
+/// Each of `starts[..][..mr]` is readable for `run` floats; `b` is readable for `starts.len() * run` rows of `nv`
 /// vectors, `ldb` apart; `c` is writable (readable too, with `add`) for `mr` rows of `nv` vectors, `ldc` apart.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "the registers of one loop")]
@@ -283,8 +310,7 @@ pub(crate) unsafe fn micro<S: Simd>(
     s: S,
     mr: usize,
     nv: usize,
-    rows: &[*const f32; 8],
-    segments: &[usize],
+    starts: &[[*const f32; 8]],
     run: usize,
     b: *const f32,
     ldb: usize,
@@ -297,7 +323,7 @@ pub(crate) unsafe fn micro<S: Simd>(
             match mr {
                 $($mr if S::MR >= $mr && S::ACC >= $mr * $nv => {
                     // SAFETY: the caller's.
-                    unsafe { fma_block::<S, $mr, $nv>(s, rows, segments, run, b, ldb, c, ldc, add) }
+                    unsafe { fma_block::<S, $mr, $nv>(s, starts, run, b, ldb, c, ldc, add) }
                 })*
                 _ => unreachable!("blocks are cut to the limits of the instruction set"),
             }
@@ -312,7 +338,7 @@ pub(crate) unsafe fn micro<S: Simd>(
     }
 }
 
-/// `c[r][v] = (add ? c[r][v] : 0) + sum over k of rows[r][k] * b[k][v]`, k ascending, one rounding per step.
+/// `c[r][v] = (add ? c[r][v] : 0) + sum over segments and k of starts[segment][r][k] * b[k][v]`, k ascending, one rounding per step.
 ///
 /// # Safety
 /// As [`micro`].
@@ -324,8 +350,7 @@ pub(crate) unsafe fn micro<S: Simd>(
 )]
 unsafe fn fma_block<S: Simd, const MR: usize, const NV: usize>(
     s: S,
-    rows: &[*const f32; 8],
-    segments: &[usize],
+    starts: &[[*const f32; 8]],
     run: usize,
     b: *const f32,
     ldb: usize,
@@ -345,11 +370,7 @@ unsafe fn fma_block<S: Simd, const MR: usize, const NV: usize>(
             }
         }
         let mut b = b;
-        for &segment in segments {
-            let mut at = [std::ptr::null::<f32>(); MR];
-            for r in 0..MR {
-                at[r] = rows[r].add(segment);
-            }
+        for at in starts {
             for k in 0..run {
                 let mut column = [zero; NV];
                 for v in 0..NV {

@@ -5,7 +5,6 @@ pub mod buffer;
 pub mod gemm;
 pub(crate) mod isa;
 pub mod lanes;
-pub mod planes;
 pub mod pool;
 pub(crate) mod portable;
 pub mod product;
@@ -14,8 +13,10 @@ pub mod region;
 pub mod simd;
 pub mod slots;
 pub mod softmax;
+pub mod taps;
 pub mod transfer;
 pub(crate) mod vmath;
+pub mod windows;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::gemm::{Lhs, PanelShape, Rows, micro, micro_rows};
 use super::isa::Isa;
 use super::simd::{Kernel, Simd};
+use super::taps::Starts;
 
 /// The right operand of [`product`].
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub enum Rhs {
 /// whole number of vectors wide.
 ///
 /// # Safety
-/// The left rows are readable for `run` floats per segment, `b` as `rhs` says for as many k, `c` writable for
+/// The left rows are of one segment and readable for `run` floats, `b` as `rhs` says for as many k, `c` writable for
 /// `rows` rows of the columns rounded up to vectors.
 #[allow(clippy::too_many_arguments, reason = "three operands and their extents")]
 pub unsafe fn product(
@@ -67,28 +68,13 @@ impl Kernel for Product<'_, '_> {
             let mut done = 0;
             while done < self.rows {
                 let mr = micro_rows(self.rows - done, most);
+                let mut starts = Starts::new();
+                let starts = self.lhs.starts(self.first + done, mr, 0, 1, &mut starts);
                 // SAFETY: the caller's.
                 unsafe {
-                    let mut starts = [self.lhs.base; 8];
-                    for (r, start) in starts.iter_mut().enumerate().take(mr) {
-                        *start =
-                            self.lhs.base.wrapping_add(self.lhs.rows.start(self.first + done + r));
-                    }
                     let c = self.c.add(done * self.ldc + col);
                     let b = self.b.add(start);
-                    micro(
-                        s,
-                        mr,
-                        nv,
-                        &starts,
-                        self.lhs.segments,
-                        self.lhs.run,
-                        b,
-                        ldb,
-                        c,
-                        self.ldc,
-                        false,
-                    );
+                    micro(s, mr, nv, starts, self.lhs.run, b, ldb, c, self.ldc, false);
                 }
                 done += mr;
             }
@@ -143,10 +129,12 @@ impl Kernel for PackColumns<'_, '_> {
         let ld = shape.vectors(self.p) * shape.lanes;
         let col = self.p * shape.width();
         let count = ld.min(shape.n - col);
+        let lhs = Lhs { base: self.base, rows: self.rows, run: shape.k };
         let mut starts = [self.base; 64];
-        for (j, start) in starts.iter_mut().enumerate().take(count) {
-            // SAFETY: the caller vouches for the row.
-            *start = unsafe { self.base.add(self.rows.start(col + j)) };
+        for (chunk, to) in starts[..count].chunks_mut(8).enumerate() {
+            let mut found = Starts::new();
+            let found = lhs.starts(col + chunk * 8, to.len(), 0, 1, &mut found);
+            to.copy_from_slice(&found[0][..to.len()]);
         }
         for (k, out) in self.out.chunks_exact_mut(ld).enumerate().take(shape.k) {
             for (j, out) in out.iter_mut().enumerate() {

@@ -7,9 +7,7 @@
 mod direct;
 
 use tgc_ir::Dim;
-use tgc_ir::kernel_program::{
-    Body, Contract, Conv, Epilogue, Guard, Inst, InstKind, Load, Operand, Store, as_axis, axis,
-};
+use tgc_ir::kernel_program::{Contract, Conv, Epilogue, Guard, Operand, axis};
 
 use super::contract;
 use crate::cuda::emit::{Emitted, Request};
@@ -59,29 +57,6 @@ fn is_channels_last(scope: &Scope<'_>, anchor: &Conv) -> bool {
     let Some(buffer) = scope.program.buffers.get(load.buffer as usize) else { return false };
     let offset = buffer.offset(&load.index);
     offset.linear_in(&tgc_ir::kernel_program::axis_symbol(1)).is_some_and(|(by, _)| by.is(1))
-}
-
-/// Replaces the axes of a body.
-fn with_axes(body: &Body, axes: &dyn Fn(usize) -> Dim) -> Body {
-    let dim = |dim: &Dim| dim.substitute(&|symbol| as_axis(symbol).map(axes));
-    let inst = |inst: &Inst| {
-        let kind = match &inst.kind {
-            InstKind::Index(index) => InstKind::Index(dim(index)),
-            InstKind::Load(load) => InstKind::Load(Load {
-                buffer: load.buffer,
-                index: load.index.iter().map(dim).collect(),
-                guards: load
-                    .guards
-                    .iter()
-                    .map(|g| Guard { value: dim(&g.value), below: dim(&g.below) })
-                    .collect(),
-                otherwise: load.otherwise,
-            }),
-            other => other.clone(),
-        };
-        Inst { dtype: inst.dtype, kind }
-    };
-    Body { insts: body.insts.iter().map(inst).collect() }
 }
 
 /// Positions of the contraction's axes in a body over group, then two more parts.
@@ -145,12 +120,12 @@ fn input_operand(anchor: &Conv, places: &Places) -> (Operand, Vec<Guard>) {
         inside.push(Guard { value: coordinate.clone(), below: anchor.in_spatial[d].clone() });
         coordinates.push(coordinate);
     }
-    let body = with_axes(&anchor.input.body, &|n| match n {
+    let input = anchor.input.with_axes(&|n| match n {
         0 => axis(1),
         1 => channel.clone(),
         n => coordinates.get(n - 2).cloned().unwrap_or(Dim::ZERO),
     });
-    (Operand { body, value: anchor.input.value }, inside)
+    (input, inside)
 }
 
 /// The filter at group (axis 0), steps (from 1), output channel within the group (last).
@@ -162,28 +137,20 @@ fn filter_operand(anchor: &Conv, places: &Places) -> Operand {
     } else {
         (axis(0) * anchor.out_channels.clone() + column, channel)
     };
-    let body = with_axes(&anchor.filter.body, &|n| match n {
+    anchor.filter.with_axes(&|n| match n {
         0 => first.clone(),
         1 => second.clone(),
         n => axis(1 + places.tap(n - 2)),
-    });
-    Operand { body, value: anchor.filter.value }
+    })
 }
 
 /// The epilogue at group (axis 0), image and cells (1 to 1 + rank), output channel within the group (last).
 fn epilogue(anchor: &Conv) -> Epilogue {
     let rank = anchor.in_spatial.len();
     let channel = axis(0) * anchor.out_channels.clone() + axis(2 + rank);
-    let place = |n: usize| match n {
+    anchor.epilogue.with_axes(&|n| match n {
         0 => axis(1),
         1 => channel.clone(),
         n => axis(n),
-    };
-    let dim = |dim: &Dim| dim.substitute(&|symbol| as_axis(symbol).map(place));
-    let stores = anchor.epilogue.stores.iter().map(|store| Store {
-        buffer: store.buffer,
-        index: store.index.iter().map(dim).collect(),
-        value: store.value,
-    });
-    Epilogue { body: with_axes(&anchor.epilogue.body, &place), stores: stores.collect() }
+    })
 }
