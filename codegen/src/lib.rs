@@ -1,4 +1,4 @@
-//! From graph to kernels and plan: expansion, cut, lowering, schedules, CUDA
+//! From graph to kernels and plan: expansion, cut, layout, lowering, schedules, CUDA
 //! text and its compilation, plan building.
 //!
 //! [`compile`] runs the machine-neutral part: a graph becomes a
@@ -12,6 +12,7 @@
 pub mod cuda;
 pub mod cut;
 pub mod expand;
+pub mod layout;
 pub mod lower;
 pub mod plan;
 pub mod schedule;
@@ -61,6 +62,7 @@ pub fn compile(graph: &Graph, target: &str) -> Result<Compiled, CodegenError> {
     let graph = expand::expand(graph)?;
     let partition = cut::cut(&graph)?;
     partition.verify(&graph)?;
-    let plan = plan::build(&graph, &partition, target)?;
+    let layouts = layout::decide(&graph, &partition, layout::Preferences::of(target));
+    let plan = plan::build(&graph, &partition, &layouts, target)?;
     Ok(Compiled { graph, partition, plan })
 }

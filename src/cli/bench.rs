@@ -125,7 +125,10 @@ fn layers(
 ) -> Result<Vec<Layer>, Failure> {
     let names = instance.launches();
     if names.is_empty() {
-        let why = format!("--layers: the {} device does not tell its launches apart", args.running.device);
+        let why = format!(
+            "--layers: the {} device does not tell its launches apart",
+            args.running.device
+        );
         return Err(Failure::new(tgc::session::Kind::Usage, why));
     }
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); names.len()];

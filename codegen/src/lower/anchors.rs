@@ -60,7 +60,8 @@ impl<'a> Lowering<'a> {
             return self.append(&state);
         }
         let shape = self.graph.shape(self.region.outputs[0]).to_vec();
-        let (extents, index) = axes_of(&shape, 0);
+        let order = self.arguments.order(self.region.outputs[0]);
+        let (extents, index) = axes_of(&shape, &order);
         let stores: Vec<_> = self.region.outputs.iter().map(|o| (*o, index.clone())).collect();
         let epilogue = self.emitter(&extents).stores(&stores)?;
         Ok(Loops { extents, epilogue })
@@ -68,7 +69,8 @@ impl<'a> Lowering<'a> {
 
     /// Writes what a state gains behind what it holds.
     fn append(&mut self, state: &crate::state::InPlace<'_>) -> Lowered<Loops> {
-        let (extents, index) = axes_of(self.graph.shape(state.new), 0);
+        let order = self.arguments.order(state.new);
+        let (extents, index) = axes_of(self.graph.shape(state.new), &order);
         let mut place = index.clone();
         place[state.axis] =
             place[state.axis].clone() + self.graph.shape(state.past)[state.axis].clone();
@@ -93,9 +95,11 @@ impl<'a> Lowering<'a> {
         let reduced = |a: usize| axes.contains(&(a as i64));
         let mut outer = Vec::new();
         let mut row: Vec<Dim> = vec![Dim::ZERO; shape.len()];
-        for (a, d) in shape.iter().enumerate().filter(|(a, d)| !reduced(*a) && !d.is(1)) {
+        // Rows in the order of memory.
+        let order = self.arguments.order(self.graph.operands(node)[0]);
+        for a in order.into_iter().filter(|&a| !reduced(a) && !shape[a].is(1)) {
             row[a] = axis(outer.len());
-            outer.push(d.clone());
+            outer.push(shape[a].clone());
         }
         let mut inner = Vec::new();
         let mut full = row.clone();

@@ -372,18 +372,13 @@ fn fold_index(mode: PadMode, index: &Dim, extent: &Dim) -> Dim {
 }
 
 /// Axis variables for extents: extents of 1 have none. Returns the extents
-/// that have one and the index over all axes; numbering starts at `first`.
-pub(crate) fn axes_of(shape: &[Dim], first: usize) -> (Vec<Dim>, Vec<Dim>) {
+/// that have one, in the given order of axes, and the index over all axes.
+pub(crate) fn axes_of(shape: &[Dim], order: &[usize]) -> (Vec<Dim>, Vec<Dim>) {
     let mut extents = Vec::new();
-    let index = shape
-        .iter()
-        .map(|d| {
-            if d.is(1) {
-                return Dim::ZERO;
-            }
-            extents.push(d.clone());
-            axis(first + extents.len() - 1)
-        })
-        .collect();
+    let mut index = vec![Dim::ZERO; shape.len()];
+    for &a in order.iter().filter(|&&a| !shape[a].is(1)) {
+        index[a] = axis(extents.len());
+        extents.push(shape[a].clone());
+    }
     (extents, index)
 }

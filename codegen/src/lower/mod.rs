@@ -8,19 +8,13 @@
 mod anchors;
 mod emit;
 
-use tgc_ir::dim::Dim;
 use tgc_ir::kernel_program::{Access, Buffer, KernelProgram};
 use tgc_ir::partition::Region;
 use tgc_ir::plan::HostOp;
 use tgc_ir::{Graph, NodeId, Op};
 
 use crate::CodegenError;
-
-/// Where a region's values lie: strides by node, in elements.
-pub trait Layout {
-    /// Strides of a value in memory.
-    fn strides(&self, node: NodeId) -> Vec<Dim>;
-}
+use crate::layout::Layout;
 
 /// A region as something that can run.
 #[derive(Clone, Debug)]
@@ -54,6 +48,11 @@ pub(crate) struct Arguments<'a> {
 }
 
 impl Arguments<'_> {
+    /// Axes of a value from the slowest to the fastest in memory.
+    pub(crate) fn order(&self, node: NodeId) -> Vec<usize> {
+        self.layout.order(node)
+    }
+
     /// The buffer that holds a value, added at first use.
     pub(crate) fn buffer(&mut self, node: NodeId, access: Access) -> u32 {
         if let Some(at) = self.nodes.iter().position(|n| *n == node) {

@@ -15,33 +15,13 @@ use tgc_ir::partition::{Partition, Region};
 use tgc_ir::plan::{LoopStep, Place, Step, Trip};
 use tgc_ir::{Graph, NodeId, Op};
 
-use super::{Builder, DenseLayout, constants};
+use super::{Builder, constants};
 use crate::CodegenError;
-use crate::lower::Layout;
-
-/// The extents that memory for a value is laid out for: those of a loop's
-/// growing result at the bound of its rounds.
-pub(super) fn capacity_shape(graph: &Graph, node: NodeId) -> Vec<Dim> {
-    let shape = graph.shape(node).to_vec();
-    let (Op::Proj { index }, [tuple]) = (graph.op(node), graph.operands(node)) else {
-        return shape;
-    };
-    match graph.op(*tuple) {
-        Op::Loop { carried, rounds, .. } if index < carried => {
-            after_rounds(&shape, rounds, &rounds_max(graph, rounds))
-        }
-        _ => shape,
-    }
-}
-
-fn rounds_max(graph: &Graph, rounds: &Symbol) -> Dim {
-    let found = graph.data_symbols.iter().find(|(symbol, _)| symbol == rounds);
-    found.map_or_else(|| Dim::from(rounds), |(_, bound)| bound.clone())
-}
+use crate::layout::{Layout, Layouts, rounds_max};
 
 /// Parameters lie where the graph around the region has them.
 struct RegionLayout<'a> {
-    own: DenseLayout<'a>,
+    own: Layouts<'a>,
     parameters: FxHashMap<NodeId, Vec<Dim>>,
 }
 
@@ -51,6 +31,10 @@ impl Layout for RegionLayout<'_> {
             Some(strides) => strides.clone(),
             None => self.own.strides(node),
         }
+    }
+
+    fn order(&self, node: NodeId) -> Vec<usize> {
+        self.own.order(node)
     }
 }
 
@@ -157,7 +141,7 @@ impl Builder<'_, '_> {
         };
         let strides = |buffer: u32| self.memory.buffers[buffer as usize].strides.clone();
         let layout = RegionLayout {
-            own: DenseLayout(region),
+            own: Layouts::row_major(region),
             parameters: given().map(|(n, buffer)| (n, strides(buffer))).collect(),
         };
         let first_constant =
@@ -304,7 +288,7 @@ impl Builder<'_, '_> {
 
     /// Memory for a value of the type of a region's node.
     fn scratch(&mut self, region: &Graph, node: NodeId, name: &str) -> u32 {
-        let layout = DenseLayout(region);
+        let layout = Layouts::row_major(region);
         let place = Place::Arena { offset: Dim::ZERO };
         Builder::new(region, &layout, self.memory, 0).add(name, node, place)
     }

@@ -16,26 +16,19 @@ use tgc_ir::plan::{HostStep, Launch, Place, Plan, PlanBuffer, Port, Step};
 use tgc_ir::{Graph, NodeId, Op};
 
 use crate::CodegenError;
-use crate::lower::{Layout, Lowered, lower};
+use crate::layout::Layout;
+use crate::lower::{Lowered, lower};
 pub use constants::{Constant, constants};
 
-/// Row-major, growing values by their capacity.
-struct DenseLayout<'a>(&'a Graph);
-
-impl Layout for DenseLayout<'_> {
-    fn strides(&self, node: NodeId) -> Vec<Dim> {
-        match crate::state::of_node(self.0, node) {
-            Some(state) => state.strides(self.0),
-            None => Buffer::dense_strides(&control::capacity_shape(self.0, node)),
-        }
-    }
-}
-
 /// Builds the plan of a cut graph.
-pub fn build(graph: &Graph, partition: &Partition, target: &str) -> Result<Plan, CodegenError> {
-    let layout = DenseLayout(graph);
+pub fn build(
+    graph: &Graph,
+    partition: &Partition,
+    layout: &dyn Layout,
+    target: &str,
+) -> Result<Plan, CodegenError> {
     let mut memory = Memory::default();
-    let mut builder = Builder::new(graph, &layout, &mut memory, 0);
+    let mut builder = Builder::new(graph, layout, &mut memory, 0);
     let (inputs, outputs) = builder.ports();
     let mut steps = Vec::new();
     builder.regions(partition, &mut steps)?;

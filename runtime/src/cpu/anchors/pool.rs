@@ -80,8 +80,7 @@ fn by_channel(
     let (rank, last) = (windows.rank(), outer.len() - 1);
     let (images, channels) = (&outer[..last], outer[last] as usize);
     let fill = if bound.max { f32::NEG_INFINITY } else { 0.0 };
-    let given =
-        Given { operand: &a.input, images, channels, group: channels, fill, merges: false };
+    let given = Given { operand: &a.input, images, channels, group: channels, fill, merges: false };
     let taps = count(&windows.kernel);
     let rows = [images, &windows.output].concat();
     let image = Image::bind(cx, &given, windows)?;

@@ -174,11 +174,7 @@ impl Real for f32 {
         let panels = weights.panels.unwrap_or(&weights.rows);
         let wide = shape.n.next_multiple_of(shape.lanes);
         let mut sums = vec![0.0f32; rnn.batch * wide];
-        let lhs = Lhs {
-            base: state.as_ptr(),
-            rows: Rows::Strided(rnn.hidden),
-            run: rnn.hidden,
-        };
+        let lhs = Lhs { base: state.as_ptr(), rows: Rows::Strided(rnn.hidden), run: rnn.hidden };
         let from = columns.start / shape.width();
         let to = columns.end.div_ceil(shape.width());
         // SAFETY: the state has a row per sequence, panels are whole, sums have room for whole vectors.

@@ -280,8 +280,7 @@ impl Image {
         let w = &self.windows;
         let line = staged.bordered[w.rank() - 1] as usize * self.channels;
         let lines = self.images * count(&staged.bordered[..w.rank() - 1]);
-        let pieces =
-            if lines * line < 32 << 10 { 1 } else { lines.min(4 * exec.pool.threads()) };
+        let pieces = if lines * line < 32 << 10 { 1 } else { lines.min(4 * exec.pool.threads()) };
         exec.split(pieces, (lines * line / 4) as u64, &|piece, w| {
             let range = share(lines, pieces, piece);
             // SAFETY: pieces write disjoint lines of the shared buffer, which is large enough for all.
@@ -337,8 +336,7 @@ impl Image {
             let first = skip * self.channels + col;
             let tile = Tile { fixed: &[], row: line, rows: 1, col: first, width };
             staged.program.run(exec.isa, &mut worker.scratch, regions, &tile);
-            let values =
-                worker.scratch.slots.slice::<f32>(staged.program.results[0].0, width);
+            let values = worker.scratch.slots.slice::<f32>(staged.program.results[0].0, width);
             to[col..col + width].copy_from_slice(values);
         }
     }

@@ -146,7 +146,8 @@ impl Windows<'_> {
                         }
                         for p in 0..P {
                             for v in 0..V {
-                                acc[p][v] = s.fma(part::<S>(s, at[p].add(c), v, n, whole), w[v], acc[p][v]);
+                                acc[p][v] =
+                                    s.fma(part::<S>(s, at[p].add(c), v, n, whole), w[v], acc[p][v]);
                             }
                         }
                     }
@@ -155,7 +156,8 @@ impl Windows<'_> {
                     for at in starts {
                         for p in 0..P {
                             for v in 0..V {
-                                acc[p][v] = s.add(acc[p][v], part::<S>(s, at[p].add(c), v, n, whole));
+                                acc[p][v] =
+                                    s.add(acc[p][v], part::<S>(s, at[p].add(c), v, n, whole));
                             }
                         }
                     }
