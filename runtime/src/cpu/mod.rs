@@ -6,6 +6,7 @@
 
 mod anchors;
 mod binding;
+mod boxes;
 pub mod engine;
 pub mod error;
 pub mod exec;

@@ -3,6 +3,7 @@
 use tgc_ir::kernel_program::Loops;
 
 use super::Launch;
+use crate::cpu::boxes;
 use crate::cpu::error::CpuError;
 use crate::cpu::exec::{Exec, TILE, share};
 use crate::cpu::kernels::region::Region;
@@ -12,8 +13,17 @@ use crate::cpu::tile::{Program, Tile};
 /// Columns that make a tile worth its bookkeeping.
 const WIDE: i64 = 256;
 
+/// Columns that make a row worth its own offset.
+const RUN: i64 = 16;
+
 #[derive(Debug)]
 pub(super) struct BoundLoops {
+    parts: Vec<Part>,
+}
+
+/// A box of the space.
+#[derive(Debug)]
+struct Part {
     program: Program,
     rows: usize,
     cols: usize,
@@ -21,18 +31,31 @@ pub(super) struct BoundLoops {
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Loops) -> Result<BoundLoops, CpuError> {
     let extents = cx.extents(&a.extents)?;
-    let mut first = extents.len();
-    let mut width = 1;
-    while first > 0 && width < WIDE {
-        first -= 1;
-        width *= extents[first].max(1);
-    }
-    let (rows, cols) = extents.split_at(first);
-    let program = cx.epilogue(&a.epilogue, [&[], rows, cols], 0, false)?;
-    Ok(BoundLoops { program, rows: count(rows), cols: count(cols) })
+    let parts = boxes::split(&extents, &a.epilogue, cx.symbols);
+    let parts = parts.iter().map(|part| Part::bind(cx, part)).collect::<Result<_, _>>()?;
+    Ok(BoundLoops { parts })
 }
 
 impl Launch for BoundLoops {
+    fn run(&self, exec: Exec<'_>, regions: &[Region]) {
+        self.parts.iter().for_each(|part| part.run(exec, regions));
+    }
+}
+
+impl Part {
+    fn bind(cx: &Binder<'_>, part: &boxes::Part) -> Result<Self, CpuError> {
+        let mut first = part.extents.len();
+        let mut width = 1;
+        let ragged = part.ragged();
+        while first > 0 && width < WIDE && !(width >= RUN && ragged.contains(&(first - 1))) {
+            first -= 1;
+            width *= part.extents[first].max(1);
+        }
+        let (rows, cols) = part.extents.split_at(first);
+        let program = cx.epilogue(&part.epilogue, [&[], rows, cols], 0, false)?;
+        Ok(Self { program, rows: count(rows), cols: count(cols) })
+    }
+
     fn run(&self, exec: Exec<'_>, regions: &[Region]) {
         let points = self.rows * self.cols;
         if points == 0 {

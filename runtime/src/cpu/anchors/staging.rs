@@ -77,6 +77,9 @@ pub(super) struct Image {
     line_taps: usize,
     places: Vec<i64>,
     place_taps: usize,
+    /// Places whose cells along the line are all inside, and the distance between neighbours.
+    inner: (usize, usize),
+    step: usize,
     fill: Vec<f32>,
     /// Floats per segment: the channels of a group under one tap, or under a line of taps.
     pub(super) run: usize,
@@ -130,6 +133,8 @@ impl Image {
             line_taps: 0,
             places: Vec::new(),
             place_taps: 0,
+            inner: (0, 0),
+            step: 0,
             fill: Vec::new(),
             run: given.group,
             windows,
@@ -221,6 +226,11 @@ impl Image {
         for y in 0..w.output[last] {
             self.places.extend((0..place_taps).map(|k| cell(last, y, k)));
         }
+        let mut inside =
+            self.places.chunks(place_taps.max(1) as usize).map(|p| p.iter().all(|&c| c >= 0));
+        let first = inside.position(|all| all).unwrap_or(0);
+        self.inner = (first, first + 1 + inside.take_while(|all| *all).count());
+        self.step = (w.stride[last] * spatial[last]) as usize;
         for image in points(given.images) {
             let start: i64 = image.iter().zip(by_image).map(|(i, s)| i * s).sum();
             for y in points(&w.output[..last]) {
@@ -258,6 +268,8 @@ impl Image {
             line_taps: self.line_taps,
             places: &self.places,
             place_taps: self.place_taps,
+            inner: self.inner,
+            step: self.step,
             width: count(&self.windows.output[self.windows.rank() - 1..]),
             fill: &self.fill,
         }

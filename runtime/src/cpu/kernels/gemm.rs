@@ -167,7 +167,7 @@ pub struct Block<'a> {
     pub tile: &'a mut [f32],
 }
 
-/// Rows that one block of the sink holds at most.
+/// Rows of a block of the widest panels; narrower ones have as many more.
 pub const BLOCK_ROWS: usize = 32;
 /// Floats of the tile that [`contract`] needs.
 pub const TILE_FLOATS: usize = BLOCK_ROWS * 64;
@@ -225,9 +225,10 @@ impl Kernel for Contract<'_, '_> {
                 let panel = &self.packed[shape.start(p)..];
                 let nv = shape.vectors(p);
                 let ld = nv * S::N;
+                let most = TILE_FLOATS / ld / 8 * 8;
                 let mut row = from;
                 while row < to {
-                    let count = block_rows(to - row);
+                    let count = block_rows(to - row, most);
                     // SAFETY: the panel holds `k` rows of `ld` floats, the tile BLOCK_ROWS rows; the caller of
                     // `contract` vouches for the left operand.
                     unsafe { block(s, self.lhs, row, count, nv, shape.k, panel, self.tile) };
@@ -242,15 +243,15 @@ impl Kernel for Contract<'_, '_> {
     }
 }
 
-/// Rows of the next block: full ones, the last two about equal.
+/// Rows of the next block: `most`, the last two about equal.
 #[inline(always)]
-fn block_rows(left: usize) -> usize {
-    if left <= BLOCK_ROWS {
+fn block_rows(left: usize, most: usize) -> usize {
+    if left <= most {
         left
-    } else if left < 2 * BLOCK_ROWS {
-        (left / 2).next_multiple_of(8).min(BLOCK_ROWS)
+    } else if left < 2 * most {
+        (left / 2).next_multiple_of(8).min(most)
     } else {
-        BLOCK_ROWS
+        most
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Taps<'a> {
     pub place_taps: usize,
     /// Places per line.
     pub width: usize,
+    /// Places whose cells along the line are all inside, each `step` floats behind those of the place before.
+    pub inner: (usize, usize),
+    /// See `inner`.
+    pub step: usize,
     /// What a cell outside holds.
     pub fill: &'a [f32],
 }
@@ -81,8 +85,55 @@ impl Taps<'_> {
         taps: Range<usize>,
         starts: &mut Starts,
     ) {
+        let (line, place) = (row / self.width, row % self.width);
+        if self.inner.0 <= place && place + rows <= self.inner.1 {
+            self.inner_starts(base, line, place, taps, starts);
+        } else {
+            self.border_starts(base, line, place, rows, taps, starts);
+        }
+    }
+
+    /// Of eight places of one line that are all inside.
+    #[inline(always)]
+    fn inner_starts(
+        &self,
+        base: *const f32,
+        line: usize,
+        place: usize,
+        taps: Range<usize>,
+        starts: &mut Starts,
+    ) {
+        let (lines, places) = (line * self.line_taps, place * self.place_taps);
+        let (mut a, mut b) = (taps.start / self.place_taps, taps.start % self.place_taps);
+        for to in &mut starts.0[..taps.len()] {
+            let mut found = [self.fill.as_ptr(); 8];
+            let at = self.lines[lines + a];
+            if at >= 0 {
+                let first = base.wrapping_add((at + self.places[places + b]) as usize);
+                for (r, start) in found.iter_mut().enumerate() {
+                    *start = first.wrapping_add(r * self.step);
+                }
+            }
+            *to = MaybeUninit::new(found);
+            b += 1;
+            if b == self.place_taps {
+                (a, b) = (a + 1, 0);
+            }
+        }
+    }
+
+    /// Of places that may be outside or on several lines.
+    #[inline(always)]
+    fn border_starts(
+        &self,
+        base: *const f32,
+        mut line: usize,
+        mut place: usize,
+        rows: usize,
+        taps: Range<usize>,
+        starts: &mut Starts,
+    ) {
         let mut offsets = [(0usize, 0usize); 8];
-        let (mut line, mut place) = (row / self.width, row % self.width);
         for offset in offsets.iter_mut().take(rows) {
             *offset = (line * self.line_taps, place * self.place_taps);
             place += 1;

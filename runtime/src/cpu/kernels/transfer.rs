@@ -138,6 +138,23 @@ unsafe fn write<T: Copy, K: Copy>(
     }
 }
 
+/// Copies a tile of single precision to where its rows lie contiguous.
+///
+/// # Safety
+/// As [`write`], of memory apart from `src`.
+unsafe fn copy_out(base: *mut f32, place: Place<'_>, mut src: *const f32) {
+    for row in place.rows {
+        for run in place.runs {
+            // SAFETY: the caller's.
+            unsafe {
+                let to = base.offset((row + run.offset) as isize);
+                std::ptr::copy_nonoverlapping(src, to, run.count);
+                src = src.add(run.count);
+            }
+        }
+    }
+}
+
 fn bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
@@ -265,6 +282,12 @@ pub fn store(
 ) {
     let n = at + place.rows.len() * place.width();
     place.check(region.elements(dtype));
+    if dtype == DType::F32 && place.runs.iter().all(|r| r.stride == 1) {
+        let src = slots.source::<f32>(slot, n);
+        // SAFETY: in bounds by `check` and `source`; a program never stores what a slot stands for.
+        unsafe { copy_out(region.start().cast(), place, src.add(at)) };
+        return;
+    }
     macro_rules! go {
         ($t:ty, $k:ty, $from:expr, $to:expr) => {{
             let src = slots.source::<$k>(slot, n);
