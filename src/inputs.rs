@@ -146,6 +146,29 @@ pub fn ports(graph: &Graph) -> Vec<(String, TensorType)> {
         .collect()
 }
 
+/// Numbers drawn by a seed, the same on every machine (xorshift64).
+pub(crate) struct Draw(u64);
+
+impl Draw {
+    pub(crate) fn new(seed: u64) -> Draw {
+        Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// In 0..1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Of mean 0 and variance 1.
+    pub(crate) fn normal(&mut self) -> f64 {
+        let (u, v) = (1.0 - self.unit(), self.unit());
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+}
+
 /// How the numbers of random inputs are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -167,13 +190,7 @@ pub fn random(
     seed: u64,
     style: Style,
 ) -> Result<Vec<Tensor>, Failure> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 53) as f64
-    };
+    let mut draw = Draw::new(seed);
     let mut out = Vec::new();
     for &node in graph.inputs() {
         let ty = graph.ty(node);
@@ -190,15 +207,14 @@ pub fn random(
         let mut values = Vec::with_capacity(count);
         for i in 0..count {
             values.push(if is_mask {
-                Value::Float(mask_bit(style, i / row, i % row, row, next()) as f64)
+                Value::Float(mask_bit(style, i / row, i % row, row, draw.unit()) as f64)
             } else if ty.dtype.is_float() {
-                let (u, v) = (1.0 - next(), next());
-                let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+                let normal = draw.normal();
                 Value::Float(if style == Style::Hard { 64.0 * normal } else { normal })
             } else if let Some(limit) = limit {
-                Value::Int((next() * limit as f64) as i128)
+                Value::Int((draw.unit() * limit as f64) as i128)
             } else {
-                Value::Int(mask_bit(style, i / row, i % row, row, next()))
+                Value::Int(mask_bit(style, i / row, i % row, row, draw.unit()))
             });
         }
         out.push(Tensor::from_values(ty.dtype, &shape, &values));

@@ -12,8 +12,9 @@ use tgc_codegen::schedule::model::GpuCost;
 use tgc_ir::device_table::Device;
 use tgc_ir::dim::{Dim, Symbol};
 use tgc_ir::facts::{Bounds, Relation, Require};
+use tgc_ir::partition::Partition;
 use tgc_ir::plan::Plan;
-use tgc_ir::{Graph, Tensor};
+use tgc_ir::{Graph, NodeId, Tensor};
 use tgc_passes::rules::RuleSet;
 use tgc_passes::{Context, Observer, PASSES, Pass};
 use tgc_runtime::engine::{Engine, Provenance, Verification};
@@ -131,6 +132,8 @@ pub struct Outcome {
     pub optimised: Graph,
     /// In primitives, which regions refer to.
     pub primitives: Graph,
+    /// Per target how the primitives are cut and what its plan's buffers hold.
+    pub cuts: BTreeMap<String, Cut>,
     /// How often each rule fired.
     pub fired: BTreeMap<String, u64>,
     /// Counters of saturation.
@@ -141,6 +144,15 @@ pub struct Outcome {
     pub engine: Engine,
     /// Sentences for the summary.
     pub notes: Vec<String>,
+}
+
+/// Where the kernels of a plan come from.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// Nodes of each kernel.
+    pub partition: Partition,
+    /// Per buffer of the plan the value that it holds.
+    pub values: Vec<Option<NodeId>>,
 }
 
 /// Watches stages.
@@ -291,6 +303,7 @@ impl Session {
         let (optimised, fired, saturation) = self.optimise(&imported, observer)?;
         let mut outcome = Outcome {
             primitives: Graph::default(),
+            cuts: BTreeMap::new(),
             imported,
             optimised,
             fired,
@@ -355,6 +368,8 @@ impl Session {
             self.compile_cuda(target, &mut plan, outcome)?;
         }
         outcome.primitives = compiled.graph;
+        let cut = Cut { partition: compiled.partition, values: compiled.values };
+        outcome.cuts.insert(target.to_owned(), cut);
         outcome.engine.plans.insert(target.to_owned(), plan);
         Ok(())
     }

@@ -18,9 +18,9 @@ pub mod plan;
 pub mod schedule;
 pub mod state;
 
-use tgc_ir::Graph;
 use tgc_ir::partition::Partition;
 use tgc_ir::plan::Plan;
+use tgc_ir::{Graph, NodeId};
 
 /// What the machine-neutral part of code generation gives.
 #[derive(Clone, Debug)]
@@ -31,6 +31,9 @@ pub struct Compiled {
     pub partition: Partition,
     /// Kernels, memory and order.
     pub plan: Plan,
+    /// Per buffer of the plan the value of the graph that it holds; none for
+    /// buffers of nested regions.
+    pub values: Vec<Option<NodeId>>,
 }
 
 /// A graph cannot be compiled.
@@ -63,6 +66,6 @@ pub fn compile(graph: &Graph, target: &str) -> Result<Compiled, CodegenError> {
     let partition = cut::cut(&graph)?;
     partition.verify(&graph)?;
     let layouts = layout::decide(&graph, &partition, layout::Preferences::of(target));
-    let plan = plan::build(&graph, &partition, &layouts, target)?;
-    Ok(Compiled { graph, partition, plan })
+    let plan::Planned { plan, values } = plan::build(&graph, &partition, &layouts, target)?;
+    Ok(Compiled { graph, partition, plan, values })
 }

@@ -20,13 +20,23 @@ use crate::layout::Layout;
 use crate::lower::{Lowered, lower};
 pub use constants::{Constant, constants};
 
+/// A plan and what its buffers hold.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Per buffer of the plan the value of the graph that it holds; none for
+    /// buffers of nested regions.
+    pub values: Vec<Option<NodeId>>,
+}
+
 /// Builds the plan of a cut graph.
 pub fn build(
     graph: &Graph,
     partition: &Partition,
     layout: &dyn Layout,
     target: &str,
-) -> Result<Plan, CodegenError> {
+) -> Result<Planned, CodegenError> {
     let mut memory = Memory::default();
     let mut builder = Builder::new(graph, layout, &mut memory, 0);
     let (inputs, outputs) = builder.ports();
@@ -36,9 +46,12 @@ pub fn build(
         builder.fill(output.node, port.buffer, &mut steps);
     }
     let symbols = symbols::sources(graph, &steps)?;
+    let held = builder.of_node;
     let Memory { mut buffers, kernels } = memory;
     let arena_bytes = arena::assign(&mut buffers, &steps, &graph.facts);
-    Ok(Plan {
+    let mut values = vec![None; buffers.len()];
+    held.into_iter().for_each(|(node, buffer)| values[buffer as usize] = Some(node));
+    let plan = Plan {
         target: target.to_owned(),
         symbols,
         requires: graph.facts.requires().to_vec(),
@@ -48,7 +61,8 @@ pub fn build(
         steps,
         arena_bytes,
         kernels: name_kernels(kernels),
-    })
+    };
+    Ok(Planned { plan, values })
 }
 
 /// What the plans of a graph and of its regions share.

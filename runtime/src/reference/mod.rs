@@ -8,7 +8,10 @@ use tgc_ir::Symbol;
 use tgc_ir::bind::{BindError, Binding};
 use tgc_ir::eval::{EvalError, KernelData, Mode, run_kernel};
 use tgc_ir::graph::Graph;
-use tgc_ir::plan::{HostStep, LoopStep, NO_BUFFER, Place, Plan, PlanBuffer, Source, Step, Trip};
+use tgc_ir::kernel_program::Access;
+use tgc_ir::plan::{
+    HostStep, Launch, LoopStep, NO_BUFFER, Place, Plan, PlanBuffer, Source, Step, Trip,
+};
 use tgc_ir::tensor::Tensor;
 
 use crate::host;
@@ -79,6 +82,35 @@ fn store(data: &mut KernelData, offsets: &[usize], tensor: &Tensor) {
     let end = offsets.iter().max().map_or(0, |last| last + 1);
     data.elements.resize(data.elements.len().max(end), None);
     offsets.iter().enumerate().for_each(|(i, at)| data.elements[*at] = Some(tensor.value(i)));
+}
+
+/// Runs one launch of a plan on given contents of the buffers that it reads;
+/// gives the buffers that it writes.
+///
+/// # Errors
+/// [`EvalError`] as [`run_plan`]; [`EvalError::NoWeight`] names a buffer without
+/// contents, one that is updated in place among them.
+pub fn run_launch(
+    plan: &Plan,
+    launch: &Launch,
+    binding: &Binding,
+    contents: &dyn Fn(u32) -> Option<Tensor>,
+) -> Result<Vec<(u32, Tensor)>, EvalError> {
+    let mut runner =
+        Runner { plan, binding: binding.clone(), data: vec![None; plan.buffers.len()] };
+    let kernel = &plan.kernels[launch.kernel as usize];
+    let mut written = Vec::new();
+    for (&buffer, argument) in launch.buffers.iter().zip(&kernel.buffers) {
+        if argument.access == Access::Write {
+            written.push(buffer);
+            continue;
+        }
+        let tensor = if argument.access == Access::Read { contents(buffer) } else { None };
+        let missing = || EvalError::NoWeight(plan.buffers[buffer as usize].name.clone());
+        runner.data[buffer as usize] = Some(runner.spread(buffer, &tensor.ok_or_else(missing)?)?);
+    }
+    runner.steps(&[Step::Launch(launch.clone())])?;
+    written.into_iter().map(|buffer| Ok((buffer, runner.tensor(buffer)?))).collect()
 }
 
 struct Runner<'a> {
