@@ -51,12 +51,13 @@ impl CpuProgram {
     }
 }
 
-/// What has been derived from one kernel's weights, by the extents it was derived for. A kernel has at most one
-/// such operand.
+/// What has been derived from one kernel's weights, by its part and the extents it was derived for. A part of a
+/// kernel has at most one such operand.
 #[derive(Debug, Default)]
 pub struct Packs(Mutex<Vec<(Vec<i64>, Arc<Buffer>)>>);
 
 /// What binding an anchor needs to know.
+#[derive(Clone)]
 pub struct Binder<'a> {
     /// The kernel.
     pub kernel: &'a KernelProgram,
@@ -70,6 +71,8 @@ pub struct Binder<'a> {
     pub packs: &'a Packs,
     /// Element type and strides of each argument.
     pub buffers: Vec<(DType, Vec<i64>)>,
+    /// Which part of a kernel that is bound in several.
+    part: i64,
 }
 
 impl<'a> Binder<'a> {
@@ -80,12 +83,18 @@ impl<'a> Binder<'a> {
         constants: &'a [Option<Region>],
         packs: &'a Packs,
     ) -> Result<Self, CpuError> {
-        let mut cx = Self { kernel, symbols, isa, constants, packs, buffers: Vec::new() };
+        let mut cx = Self { kernel, symbols, isa, constants, packs, buffers: Vec::new(), part: 0 };
         for buffer in &kernel.buffers {
             let strides = buffer.strides.iter().map(|d| cx.number(d)).collect::<Result<_, _>>()?;
             cx.buffers.push((buffer.dtype, strides));
         }
         Ok(cx)
+    }
+
+    /// The same for part number `part` of a kernel that is bound in several, each with a derived weight of its own.
+    #[must_use]
+    pub fn part(&self, part: i64) -> Self {
+        Self { part, ..self.clone() }
     }
 
     /// The error of a dim without a value.
@@ -194,13 +203,14 @@ impl<'a> Binder<'a> {
         if !fixed {
             return Arc::new(make());
         }
+        let shape = &[&[self.part], shape].concat();
         let mut packs = self.packs.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let found = packs.iter().find(|(key, _)| key.as_slice() == shape);
+        let found = packs.iter().find(|(key, _)| key == shape);
         if let Some((_, buffer)) = found {
             return Arc::clone(buffer);
         }
         let buffer = Arc::new(make());
-        packs.push((shape.to_vec(), Arc::clone(&buffer)));
+        packs.push((shape.clone(), Arc::clone(&buffer)));
         buffer
     }
 

@@ -1,7 +1,8 @@
 //! `conv`: implicit contraction. Rows are output positions of all images, columns output channels, k runs over taps
 //! and input channels; a row is read through one start per tap, so that no cell is copied where channels are
-//! contiguous. One input channel per group goes through [`super::conv_depthwise`], other types and the gradient
-//! form through [`super::conv_plain`].
+//! contiguous. Few columns are dot products instead. One input channel per group goes through
+//! [`super::conv_depthwise`], the gradient form through [`super::conv_phases`], other types through
+//! [`super::conv_plain`].
 
 use tgc_ir::DType;
 use tgc_ir::Dim;
@@ -9,9 +10,12 @@ use tgc_ir::kernel_program::{Conv, Epilogue, Operand, axis};
 
 use super::contract::{BoundContract, Left, Right};
 use super::staging::{Given, Image, Windows};
-use super::{Bound, conv_depthwise, conv_plain};
+use super::windowed::{Rule, Weights, Windowed};
+use super::{Bound, Launch, conv_depthwise, conv_phases as phases, conv_plain};
 use crate::cpu::error::CpuError;
+use crate::cpu::exec::Exec;
 use crate::cpu::kernels::gemm::PanelShape;
+use crate::cpu::kernels::region::Region;
 use crate::cpu::program::{Binder, count};
 
 /// Extents of a convolution.
@@ -24,6 +28,21 @@ pub(super) struct Shape {
     /// Output channels per group.
     pub(super) o: usize,
     pub(super) windows: Windows,
+}
+
+/// Channels below which the taps of a line are read as one run of staged memory.
+const NARROW: usize = 8;
+/// The same for dot products, which want runs of several vectors.
+const RUN: usize = 64;
+
+/// Kernels that run one after the other.
+#[derive(Debug)]
+struct InTurn(Vec<Bound>);
+
+impl Launch for InTurn {
+    fn run(&self, exec: Exec<'_>, regions: &[Region]) {
+        self.0.iter().for_each(|part| part.run(exec, regions));
+    }
 }
 
 pub(super) fn shape(cx: &Binder<'_>, a: &Conv) -> Result<Shape, CpuError> {
@@ -54,6 +73,14 @@ pub(super) fn shape(cx: &Binder<'_>, a: &Conv) -> Result<Shape, CpuError> {
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Conv) -> Result<Bound, CpuError> {
     let mut shape = shape(cx, a)?;
+    if a.transposed
+        && a.acc == DType::F32
+        && let Some(parts) = phases::split(&shape, a)
+    {
+        let bind = |(i, part): (usize, Conv)| bind(&cx.part(i as i64), &part);
+        let parts = parts.into_iter().enumerate().map(bind).collect::<Result<_, _>>()?;
+        return Ok(Box::new(InTurn(parts)));
+    }
     if a.acc != DType::F32 || a.transposed {
         return Ok(Box::new(conv_plain::bind(cx, a, shape)?));
     }
@@ -63,13 +90,15 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv) -> Result<Bound, CpuError> {
     }
     let w = &shape.windows;
     let images = [shape.batch as i64];
+    // Columns that would leave most of a vector empty.
+    let few = shape.groups == 1 && 2 * shape.o <= cx.isa.lanes();
     let given = Given {
         operand: &a.input,
         images: &images,
         channels: shape.groups * shape.c,
         group: shape.c,
         fill: 0.0,
-        merges: true,
+        merge_below: Some(if few { RUN } else { NARROW }),
     };
     let image = Image::bind(cx, &given, w.clone())?;
     let rows = [&images[..], &w.output].concat();
@@ -78,9 +107,19 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv) -> Result<Bound, CpuError> {
     let k = [&w.kernel[..], &[shape.c as i64]].concat();
     let filter = filter(&a.filter, w.rank(), shape.o);
     let n = [shape.o as i64];
-    let right = Right::bind(cx, &filter, panels, &batch, [&k, &n])?;
     let epilogue = epilogue(&a.epilogue, w.rank(), shape.o);
     let epilogue = cx.epilogue(&epilogue, [&batch, &rows, &n], 1, false)?;
+    if few {
+        let rows_last = |at: usize| match at {
+            0 => Dim::ZERO,
+            at if at == w.rank() + 2 => axis(0),
+            at => axis(at),
+        };
+        let weights = Weights::bind(cx, &filter.with_axes(&rows_last), &n, &k)?;
+        let rule = Rule::Dots(weights);
+        return Ok(Box::new(Windowed::new(image, shape.o, panels.k, rule, Vec::new(), epilogue)));
+    }
+    let right = Right::bind(cx, &filter, panels, &batch, [&k, &n])?;
     let left = Left::Windows { image: Box::new(image), group: shape.c };
     Ok(Box::new(BoundContract::new(batch.to_vec(), count(&rows), panels, left, right, epilogue)))
 }

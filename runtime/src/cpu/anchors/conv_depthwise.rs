@@ -3,13 +3,10 @@
 use tgc_ir::Dim;
 use tgc_ir::kernel_program::{Conv, axis};
 
-use super::contract::eval_rows;
 use super::conv::Shape;
 use super::staging::{Given, Image};
 use super::windowed::{Rule, Weights, Windowed};
 use crate::cpu::error::CpuError;
-use crate::cpu::exec::Worker;
-use crate::cpu::kernels::buffer::Buffer;
 use crate::cpu::program::{Binder, count};
 
 pub(super) fn bind(cx: &Binder<'_>, a: &Conv, shape: Shape) -> Result<Windowed, CpuError> {
@@ -26,7 +23,7 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv, shape: Shape) -> Result<Windowed, 
         channels: outputs,
         group: outputs,
         fill: 0.0,
-        merges: false,
+        merge_below: None,
     };
     let image = Image::bind(cx, &given, w.clone())?;
     let columns = [outputs as i64];
@@ -35,21 +32,8 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv, shape: Shape) -> Result<Windowed, 
         1 => Dim::ZERO,
         n => axis(n - 2),
     });
-    let program = cx.operand(&filter, [&[], &w.kernel, &columns], 0)?;
+    let weights = Weights::bind(cx, &filter, &w.kernel, &columns)?;
     let taps = count(&w.kernel);
-    let weights = if cx.is_constant(&filter) {
-        let key = [taps as i64, outputs as i64];
-        Weights::Constant(cx.packed(&filter, &key, || {
-            let mut out = Buffer::floats(taps * outputs);
-            let regions = cx.constant_regions();
-            let worker = &mut Worker::fresh();
-            let to = out.as_f32_mut();
-            eval_rows(cx.isa, worker, &program, &regions, &[], 0..taps, outputs, to);
-            out
-        }))
-    } else {
-        Weights::Evaluated(program)
-    };
     let rows = [&images[..], &w.output].concat();
     let epilogue = a.epilogue.with_axes(&|n| match n {
         0 => axis(0),

@@ -5,6 +5,7 @@ mod attend_plain;
 mod contract;
 mod conv;
 mod conv_depthwise;
+mod conv_phases;
 mod conv_plain;
 mod in_place;
 mod integer;

@@ -80,7 +80,8 @@ fn by_channel(
     let (rank, last) = (windows.rank(), outer.len() - 1);
     let (images, channels) = (&outer[..last], outer[last] as usize);
     let fill = if bound.max { f32::NEG_INFINITY } else { 0.0 };
-    let given = Given { operand: &a.input, images, channels, group: channels, fill, merges: false };
+    let given =
+        Given { operand: &a.input, images, channels, group: channels, fill, merge_below: None };
     let taps = count(&windows.kernel);
     let rows = [images, &windows.output].concat();
     let image = Image::bind(cx, &given, windows)?;

@@ -12,9 +12,6 @@ use crate::cpu::kernels::windows::transpose;
 use crate::cpu::program::{Binder, count};
 use crate::cpu::tile::{Program, Tile};
 
-/// Channels below which the taps of a line are better read as one run of staged memory.
-const NARROW: i64 = 8;
-
 /// Sliding windows over spatial axes.
 #[derive(Clone, Debug)]
 pub(super) struct Windows {
@@ -114,8 +111,8 @@ pub(super) struct Given<'a> {
     pub(super) group: usize,
     /// What a cell outside holds.
     pub(super) fill: f32,
-    /// Consecutive taps of a line may form one segment.
-    pub(super) merges: bool,
+    /// Neighbouring taps of a line may form one segment, and are staged to do so below this number of channels.
+    pub(super) merge_below: Option<usize>,
 }
 
 impl Image {
@@ -155,7 +152,8 @@ impl Image {
         let contiguous = channel == 1 || given.channels == 1;
         let last = w.rank() - 1;
         let along = affine.coefs[axes - 1] == given.channels as i64 && w.is_inside(last);
-        let narrow = given.merges && w.kernel[last] > 1 && (given.group as i64) < NARROW && !along;
+        let few = given.merge_below.is_some_and(|below| given.group < below);
+        let narrow = few && w.kernel[last] > 1 && !along;
         let extents = [given.images, &[given.channels as i64], &w.input[..]].concat();
         let negative = affine.base < 0 || affine.coefs.iter().any(|&c| c < 0);
         if !contiguous || narrow || negative || count(&extents) == 0 {
@@ -217,7 +215,7 @@ impl Image {
             if inside { at * spatial[i] } else { OUTSIDE }
         };
         let last = rank - 1;
-        let whole_line = given.merges
+        let whole_line = given.merge_below.is_some()
             && w.dilation[last] == 1
             && given.group == given.channels
             && spatial[last] == given.channels as i64

@@ -2,6 +2,7 @@
 //! cpu device with raw pointers. Knows shapes and strides; knows no program and no plan.
 
 pub mod buffer;
+pub mod dots;
 pub mod gemm;
 pub(crate) mod isa;
 pub mod lanes;

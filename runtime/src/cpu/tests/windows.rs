@@ -135,6 +135,20 @@ fn transposed_and_exact_convolutions_match() {
     let mut up = case(1, 3, 2, &[5, 4], &[3, 3], 2, 1);
     up.transposed = true;
     up.check();
+    for (kernel, stride, dilation, pad, groups) in [
+        ([2, 2], 2, 1, 0, 1),
+        ([4, 4], 2, 1, 1, 1),
+        ([5, 3], 1, 1, 1, 2),
+        ([3, 4], 3, 2, 2, 1),
+        ([1, 2], 3, 1, 0, 1),
+        ([3, 3], 2, 2, 1, 3),
+    ] {
+        up.kernel = kernel.to_vec();
+        up.stride = vec![stride; 2];
+        up.dilation = vec![dilation; 2];
+        (up.pad, up.groups) = (pad, groups);
+        up.check();
+    }
     up.groups = 2;
     up.dtype = DType::F64;
     up.check();
