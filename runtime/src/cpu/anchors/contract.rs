@@ -208,7 +208,7 @@ pub(super) fn coordinates(mut i: usize, extents: &[i64]) -> Vec<i64> {
     out
 }
 
-/// Copies a block of accumulators into the first slot, without its padding columns, and runs the epilogue on it.
+/// Makes a block of accumulators the first slot, without its padding columns, and runs the epilogue on it.
 #[allow(clippy::too_many_arguments, reason = "one epilogue call")]
 pub(super) fn finish_block(
     isa: Isa,
@@ -219,10 +219,11 @@ pub(super) fn finish_block(
     block: &Block<'_>,
     row: usize,
 ) {
-    let slot = scratch.slots.slice::<f32>(0, block.rows * block.cols);
     if block.cols == block.ld {
-        slot.copy_from_slice(&block.tile[..block.rows * block.ld]);
+        // SAFETY: the tile holds the block's rows of whole vectors, and nobody writes it while the program runs.
+        unsafe { scratch.slots.stand_for(0, block.tile.as_ptr().cast()) };
     } else {
+        let slot = scratch.slots.slice::<f32>(0, block.rows * block.cols);
         for (to, from) in slot.chunks_exact_mut(block.cols).zip(block.tile.chunks_exact(block.ld)) {
             to.copy_from_slice(&from[..block.cols]);
         }

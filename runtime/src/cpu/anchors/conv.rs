@@ -35,6 +35,9 @@ const NARROW: usize = 8;
 /// The same for dot products, which want runs of several vectors.
 const RUN: usize = 64;
 
+/// Time to sum the lanes of a vector, in products.
+const SUM: usize = 8;
+
 /// Kernels that run one after the other.
 #[derive(Debug)]
 struct InTurn(Vec<Bound>);
@@ -90,8 +93,7 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv) -> Result<Bound, CpuError> {
     }
     let w = &shape.windows;
     let images = [shape.batch as i64];
-    // Columns that would leave most of a vector empty.
-    let few = shape.groups == 1 && 2 * shape.o <= cx.isa.lanes();
+    let few = prefers_dots(&shape, cx.isa.lanes());
     let given = Given {
         operand: &a.input,
         images: &images,
@@ -122,6 +124,14 @@ pub(super) fn bind(cx: &Binder<'_>, a: &Conv) -> Result<Bound, CpuError> {
     let right = Right::bind(cx, &filter, panels, &batch, [&k, &n])?;
     let left = Left::Windows { image: Box::new(image), group: shape.c };
     Ok(Box::new(BoundContract::new(batch.to_vec(), count(&rows), panels, left, right, epilogue)))
+}
+
+/// Columns that would leave most of a vector empty, and windows long enough to pay for summing the lanes.
+fn prefers_dots(shape: &Shape, lanes: usize) -> bool {
+    let kernel = &shape.windows.kernel;
+    let (lines, line) = (count(&kernel[..kernel.len() - 1]), kernel[kernel.len() - 1] as usize);
+    let vectors = lines * (line * shape.c).div_ceil(lanes) + SUM;
+    shape.groups == 1 && 2 * shape.o <= lanes && shape.o * vectors < lines * line * shape.c
 }
 
 /// The filter over group, taps, input channel, output channel of the group.

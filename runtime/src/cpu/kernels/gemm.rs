@@ -173,6 +173,8 @@ pub const BLOCK_ROWS: usize = 32;
 pub const TILE_FLOATS: usize = BLOCK_ROWS * 64;
 /// Bytes of A that a pass over all panels should find again in the second-level cache.
 const ROWS_BYTES: usize = 640 << 10;
+/// Bytes of A and of the result that a pass over panels that stay cached should find again.
+const RESULT_BYTES: usize = 320 << 10;
 
 /// Multiplies rows `rows` of `lhs` with the panels `panels` of `packed`, block by block into `tile`, handing each
 /// block to `sink`.
@@ -215,9 +217,7 @@ impl Kernel for Contract<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let shape = self.shape;
-        // All rows at once unless A overflows the cache and there are enough rows to split.
-        let fit = (ROWS_BYTES / (4 * shape.k.max(1))).max(64) / BLOCK_ROWS * BLOCK_ROWS;
-        let step = if self.rows.len() > 2 * fit { fit } else { self.rows.len().max(1) };
+        let step = rows_per_pass(shape, self.rows.len());
         let mut from = self.rows.start;
         while from < self.rows.end {
             let to = (from + step).min(self.rows.end);
@@ -241,6 +241,17 @@ impl Kernel for Contract<'_, '_> {
             from = to;
         }
     }
+}
+
+/// Rows that a pass over all panels takes, of `rows`. Where B stays in the second-level cache anyway, few enough that
+/// the results stay too until their lines are whole; else all, unless A overflows that cache and there are enough
+/// rows to split.
+fn rows_per_pass(shape: PanelShape, rows: usize) -> usize {
+    let bytes_of_b = 4 * shape.floats();
+    let row = if bytes_of_b <= RESULT_BYTES { shape.k + shape.n } else { shape.k };
+    let bytes = if bytes_of_b <= RESULT_BYTES { RESULT_BYTES } else { ROWS_BYTES };
+    let fit = (bytes / (4 * row.max(1))).max(64) / BLOCK_ROWS * BLOCK_ROWS;
+    if rows > 2 * fit { fit } else { rows.max(1) }
 }
 
 /// Rows of the next block: `most`, the last two about equal.

@@ -144,6 +144,8 @@ pub enum Unary {
     Relu,
     /// `x / (1 + e^-x)`.
     Silu,
+    /// `x * min(max(x / 6 + 0.5, 0), 1)`, rounded as these operations are.
+    HardSwish,
 }
 
 /// Binary operations with a vector form.
@@ -221,6 +223,13 @@ impl Kernel for UnaryLoop {
             Unary::Square => each!(x => s.mul(x, x)),
             Unary::Relu => each!(x => s.select(s.eq(x, x), s.max(x, zero), x)),
             Unary::Silu => each!(x => s.mul(x, vmath::sigmoid(s, x))),
+            Unary::HardSwish => {
+                let (sixth, half) = (s.splat(1.0 / 6.0), s.splat(0.5));
+                each!(x => {
+                    let line = s.add(s.mul(x, sixth), half);
+                    s.mul(x, s.min(s.max(line, zero), one))
+                });
+            }
         }
     }
 }

@@ -203,14 +203,19 @@ unsafe fn part<S: Simd>(s: S, at: *const f32, v: usize, n: usize, whole: bool) -
 /// # Panics
 /// When a slice is too short.
 pub fn transpose(from: &[f32], rows: usize, width: usize, to: &mut [f32], step: usize) {
-    const BLOCK: usize = 16;
+    // Lines of `to` that stay in the first-level cache while all rows are written to them.
+    const FLOATS: usize = 4096;
     assert!(rows <= step && from.len() >= rows * width);
-    for first in (0..rows).step_by(BLOCK) {
-        let last = (first + BLOCK).min(rows);
-        for (x, to) in to.chunks_mut(step).enumerate().take(width) {
-            for c in first..last {
-                to[c] = from[c * width + x];
-            }
+    let places = (FLOATS / step.max(1)).max(16);
+    for (i, to) in to.chunks_mut(places * step).enumerate() {
+        let first = i * places;
+        if first >= width {
+            break;
+        }
+        let last = (first + places).min(width);
+        for c in 0..rows {
+            let row = &from[c * width + first..c * width + last];
+            to[c..].iter_mut().step_by(step).zip(row).for_each(|(to, from)| *to = *from);
         }
     }
 }

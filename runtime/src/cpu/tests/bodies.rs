@@ -176,13 +176,13 @@ fn casts_between_all_types_are_exact() {
     }
 }
 
-/// Every grouping of a gelu and of x sigmoid(x), whose intermediate values may also be wanted.
+/// Every grouping of a gelu, x sigmoid(x) and a hard swish, whose intermediate values may also be wanted.
 #[test]
 fn superops_equal_their_expansions() {
     let mut draw = Draw::new(44);
     let n = 500;
     let f32 = DType::F32;
-    for shape in 0..5 {
+    for shape in 0..6 {
         let program = pointwise(
             &[f32],
             |b, loads| {
@@ -191,6 +191,15 @@ fn superops_equal_their_expansions() {
                 if shape == 4 {
                     let s = op(b, ScalarOp::Sigmoid, &[x]);
                     return op(b, ScalarOp::Mul, &[s, x]);
+                }
+                if shape == 5 {
+                    let constants = [1.0 / 6.0, 0.5, 0.0, 1.0];
+                    let ops = [ScalarOp::Mul, ScalarOp::Add, ScalarOp::Max, ScalarOp::Min];
+                    let gate = constants.into_iter().zip(ops).fold(x, |y, (c, f)| {
+                        let c = super::float(b, c);
+                        op(b, f, &[y, c])
+                    });
+                    return op(b, ScalarOp::Mul, &[gate, x]);
                 }
                 let c = super::float(b, std::f64::consts::FRAC_1_SQRT_2);
                 let y = op(b, ScalarOp::Mul, &[x, c]);

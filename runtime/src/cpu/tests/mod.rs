@@ -2,6 +2,7 @@
 
 mod anchors;
 mod bodies;
+mod boxes;
 mod engine;
 mod products;
 mod windows;

@@ -1,8 +1,8 @@
 //! Convolutions and pooling.
 
 use tgc_ir::kernel_program::{
-    Access, Anchor, Body, Conv, Epilogue, InstKind, KernelProgram, Pool, PoolDivisor, ReduceOp,
-    Store, axis,
+    Access, Anchor, Body, Buffer, Conv, Epilogue, InstKind, KernelProgram, Pool, PoolDivisor,
+    ReduceOp, Store, axis,
 };
 use tgc_ir::{DType, Tensor};
 
@@ -90,8 +90,23 @@ impl Case {
     }
 
     fn check(&self) {
+        for last in [[false, false], [true, false], [false, true], [true, true]] {
+            self.check_order(last);
+        }
+    }
+
+    /// With channels of input and result last in memory, or first.
+    fn check_order(&self, last: [bool; 2]) {
         let mut draw = Draw::new(9);
-        let program = self.program(false);
+        let order = |mut program: KernelProgram| {
+            for (buffer, last) in [0, 2].into_iter().zip(last) {
+                if last {
+                    channels_last(&mut program.buffers[buffer]);
+                }
+            }
+            program
+        };
+        let program = order(self.program(false));
         let size = |b: usize| -> Vec<usize> {
             program.buffers[b].shape.iter().map(|d| d.as_const().unwrap() as usize).collect()
         };
@@ -101,7 +116,16 @@ impl Case {
             Tensor::zeros(self.dtype, &size(2)),
         ];
         check(&program, &data, 3e-6);
-        check(&self.program(true), &data, 3e-6);
+        check(&order(self.program(true)), &data, 3e-6);
+    }
+}
+
+/// Gives a buffer the strides of its axes in the order 0, 2, 3, …, 1.
+fn channels_last(buffer: &mut Buffer) {
+    let order: Vec<usize> = [0].into_iter().chain(2..buffer.shape.len()).chain([1]).collect();
+    let shape: Vec<_> = order.iter().map(|&a| buffer.shape[a].clone()).collect();
+    for (a, stride) in order.into_iter().zip(Buffer::dense_strides(&shape)) {
+        buffer.strides[a] = stride;
     }
 }
 
@@ -113,6 +137,10 @@ fn dense_convolutions_match() {
     case(1, 2, 3, &[40], &[7], 3, 3).check();
     case(1, 2, 2, &[4, 5, 6], &[2, 3, 3], 2, 1).check();
     case(1, 4, 33, &[12, 14], &[3, 3], 1, 0).check();
+    case(1, 19, 21, &[9, 10], &[3, 3], 1, 1).check();
+    case(1, 17, 1, &[9, 10], &[3, 5], 1, 2).check();
+    case(1, 5, 3, &[6, 40], &[2, 33], 2, 3).check();
+    case(1, 2, 3, &[70], &[66], 1, 30).check();
 }
 
 #[test]
@@ -219,7 +247,10 @@ fn pooling_matches() {
             (vec![40, 70], vec![2, 2], 1, 1),
         ] {
             for (dtype, index) in [(F32, false), (F32, op == ReduceOp::Max), (DType::F64, false)] {
-                let program = pool(op, divisor, dtype, index, &spatial, &window, stride, pad);
+                let mut program = pool(op, divisor, dtype, index, &spatial, &window, stride, pad);
+                if pad == 1 {
+                    program.buffers.iter_mut().for_each(channels_last);
+                }
                 let data: Vec<Tensor> = program
                     .buffers
                     .iter()

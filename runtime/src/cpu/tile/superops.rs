@@ -14,7 +14,31 @@ pub(super) fn find(body: &Body, at: u32) -> Option<(Unary, u32)> {
     if body.dtype(at) != DType::F32 || !matches!(operands(body, at, ScalarOp::Mul), Some([_, _])) {
         return None;
     }
-    gelu(body, at).map(|x| (Unary::Gelu, x)).or_else(|| silu(body, at).map(|x| (Unary::Silu, x)))
+    gelu(body, at)
+        .map(|x| (Unary::Gelu, x))
+        .or_else(|| silu(body, at).map(|x| (Unary::Silu, x)))
+        .or_else(|| hard_swish(body, at).map(|x| (Unary::HardSwish, x)))
+}
+
+/// `x * min(max(x / 6 + 0.5, 0), 1)`
+fn hard_swish(body: &Body, at: u32) -> Option<u32> {
+    let with = |at: u32, op: ScalarOp, c: f64| {
+        let [a, b] = operands(body, at, op)?;
+        constant(body, b).is_some_and(|found| found as f32 == c as f32).then_some(a)
+    };
+    let gate = |at: u32| {
+        let above = with(at, ScalarOp::Min, 1.0)?;
+        let line = with(above, ScalarOp::Max, 0.0)?;
+        with(with(line, ScalarOp::Add, 0.5)?, ScalarOp::Mul, 1.0 / 6.0)
+    };
+    let [a, b] = operands(body, at, ScalarOp::Mul)?;
+    if gate(b) == Some(a) {
+        Some(a)
+    } else if gate(a) == Some(b) {
+        Some(b)
+    } else {
+        None
+    }
 }
 
 /// `x * sigmoid(x)`
