@@ -24,6 +24,9 @@ const BOXES: usize = 96;
 /// Points that a box has on average, at least.
 const POINTS: usize = 64;
 
+/// Cuts of an axis that depend on other axes.
+const UNEVEN: usize = 3;
+
 /// A part of a space: extents, and code over its own axes.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -228,22 +231,23 @@ impl Grid {
         steps.all(|s| s == first).then_some(first)
     }
 
-    /// Where axis number `a` has to be cut so that the expression is affine (constant, if a truth) along it. Nothing
-    /// when no cut achieves that.
+    /// Where axis number `a` has to be cut so that the expression is affine (constant, if a truth) along it: wherever
+    /// the step changes or depends on the other axes. Nothing when it depends on them in many places, because then the
+    /// expression is no product of pieces.
     fn cuts(&self, a: usize, truth: bool) -> Vec<i64> {
-        let Some(steps) =
-            (0..self.extents[a] - 1).map(|x| self.step(a, x)).collect::<Option<Vec<i64>>>()
-        else {
+        let steps: Vec<Option<i64>> = (0..self.extents[a] - 1).map(|x| self.step(a, x)).collect();
+        if steps.iter().filter(|s| s.is_none()).count() > UNEVEN {
             return Vec::new();
-        };
+        }
         let mut cuts = Vec::new();
         // The step that the current stretch goes on with.
         let mut slope: Option<i64> = truth.then_some(0);
         for (x, &step) in steps.iter().enumerate() {
-            match slope {
-                Some(s) if s == step => {}
+            let next = steps.get(x + 1).copied().flatten();
+            match (slope, step) {
+                (Some(s), Some(step)) if s == step => {}
                 // A step larger than the next one is a jump between stretches.
-                None if steps.get(x + 1).is_none_or(|n| step.abs() <= n.abs()) => {
+                (None, Some(step)) if next.is_none_or(|n| step.abs() <= n.abs()) => {
                     slope = Some(step);
                 }
                 _ => {

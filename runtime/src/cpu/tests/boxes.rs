@@ -77,7 +77,7 @@ fn concatenations_and_padding_match() {
         }
         value
     });
-    matches(&concat, 16);
+    matches(&concat, 12);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn divided_and_rotated_axes_match() {
         let x = window.modulo(&n(2)) * n(4) + cell.modulo(&n(4)) + n(2);
         b.push(F32, load(vec![y.modulo(&n(8)), x.modulo(&n(8)), axis(1)], Vec::new(), None))
     });
-    matches(&windows, 9);
+    matches(&windows, 16);
     // Nearest neighbours by a whole factor, by a fraction, and clamped.
     let nearest = program(&[6, 9, 64], &[12, 15, 64], |b| {
         let y = axis(0).floor_div(&n(2));
