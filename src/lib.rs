@@ -21,6 +21,7 @@ pub mod device;
 pub mod inputs;
 pub mod npy;
 pub mod session;
+pub mod statistics;
 pub mod tolerance;
 pub mod verify;
 

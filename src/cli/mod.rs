@@ -10,6 +10,7 @@ mod lists;
 mod opt;
 mod run;
 mod test;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ enum Command {
     Run(run::RunArgs),
     /// Run ONNX test-data folders and compare.
     Test(test::TestArgs),
+    /// Compare a device with the model as imported, another device or saved outputs.
+    Verify(verify::VerifyArgs),
     /// Time a model or an engine.
     Bench(bench::BenchArgs),
     /// Show what is in a model or an engine.
@@ -264,6 +267,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Compile(args) => compile::run(args, &output),
         Command::Run(args) => run::run(args, &output),
         Command::Test(args) => test::run(args, &output),
+        Command::Verify(args) => verify::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Inspect(args) => inspect::run(args, &output),
         Command::Opt(args) => opt::run(args, &output),

@@ -1,7 +1,7 @@
-//! Layer 4, kernel by kernel: each distinct kernel against the nodes that it
-//! computes, on drawn inputs, both on the reference.
+//! Layer 4, kernel by kernel: kernels against the nodes that they compute, both
+//! on the reference, on drawn inputs or on those of a run.
 //!
-//! For models that are too large to evaluate whole. Equal layers share their
+//! Drawn inputs are for models that are too large to evaluate whole. Equal layers share their
 //! kernels, so the work does not grow with depth.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use tgc_ir::eval::{Array, EvalError, Evaluator, Mode};
 use tgc_ir::graph::{Graph, NodeId};
 use tgc_ir::kernel_program::Access;
 use tgc_ir::partition::Region;
-use tgc_ir::plan::{Launch, Plan};
+use tgc_ir::plan::{Launch, Place, Plan};
 use tgc_ir::scalar::Value;
 use tgc_ir::{DType, Tensor};
 
@@ -50,7 +50,7 @@ pub(super) fn verify(
             left_out.push(format!("{name} (about {:.0} s)", case.seconds));
             continue;
         }
-        match bench.check(case)? {
+        match bench.check(case, &|node, dtype, shape| drawn(dtype, shape, u64::from(node.0)))? {
             Ok(share) => {
                 worst = worst.max(share);
                 checked += 1;
@@ -68,7 +68,7 @@ pub(super) fn verify(
         ));
     }
     if nested > 0 {
-        left_out.push(format!("{nested} kernels inside branches and loops"));
+        left_out.push(format!("{nested} kernels in branches and loops, or on states"));
     }
     if !left_out.is_empty() {
         let more = left_out.len().saturating_sub(NAMED_MOST);
@@ -80,6 +80,55 @@ pub(super) fn verify(
     }
     Ok(())
 }
+
+/// What a kernel did on its actual inputs.
+#[derive(Clone, Debug)]
+pub struct KernelCheck {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// ONNX nodes that it computes.
+    pub nodes: Vec<String>,
+    /// Largest error as a share of the tolerance; why not, where the kernel
+    /// differs from its nodes or could not be checked.
+    pub outcome: Result<f64, String>,
+}
+
+/// Checks every kernel of the first target on the inputs that it meets in a run,
+/// in order of execution. Kernels in branches and loops, and those on states, are
+/// left out.
+///
+/// # Errors
+/// When the graph itself does not evaluate on the inputs.
+pub fn check_launches(
+    outcome: &Outcome,
+    inputs: &[(&str, Tensor)],
+) -> Result<Vec<KernelCheck>, Failure> {
+    let graph = &outcome.primitives;
+    let fail = |e: EvalError| Failure::new(Kind::Verification, error_chain(&e));
+    let mut evaluator = Evaluator::new(graph, inputs, Mode::Exact).map_err(fail)?;
+    evaluator.run().map_err(fail)?;
+    let binding = evaluator.binding.clone();
+    let Some((target, plan)) = outcome.engine.plans.iter().next() else { return Ok(Vec::new()) };
+    let Some(cut) = outcome.cuts.get(target) else { return Ok(Vec::new()) };
+    let bench = Bench { graph, plan, cut, binding: &binding };
+    let source = |node: NodeId, _: DType, _: &[usize]| evaluator.value(node).to_tensor();
+    let checked = plan.launches().into_iter().filter_map(|launch| bench.case(launch)).map(|case| {
+        let outcome = match bench.check(&case, &source) {
+            Ok(Ok(share)) => Ok(share),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(failure) => Err(failure.message),
+        };
+        KernelCheck {
+            kernel: plan.kernels[case.launch.kernel as usize].name.clone(),
+            nodes: case.launch.provenance.clone(),
+            outcome,
+        }
+    });
+    Ok(checked.collect())
+}
+
+/// Where the values that a kernel reads come from: by node, dtype and extents.
+type Source<'s> = dyn Fn(NodeId, DType, &[usize]) -> Tensor + 's;
 
 /// A launch with the nodes that it computes.
 struct Case<'a> {
@@ -101,8 +150,16 @@ impl<'a> Bench<'a> {
     }
 
     /// None for launches inside branches and loops, whose buffers hold no value
-    /// of the graph itself, and for kernels of literals.
+    /// of the graph itself, for those on a state's memory, which holds different
+    /// values before and after, and for kernels of literals.
     fn case(&self, launch: &'a Launch) -> Option<Case<'a>> {
+        let on_state = |b: &u32| match self.plan.buffers[*b as usize].place {
+            Place::Input(n) => self.plan.inputs[n as usize].state.is_some(),
+            _ => false,
+        };
+        if launch.buffers.iter().any(on_state) {
+            return None;
+        }
         let arguments = &self.plan.kernels[launch.kernel as usize].buffers;
         let written: BTreeSet<NodeId> = launch
             .buffers
@@ -124,9 +181,13 @@ impl<'a> Bench<'a> {
 
     /// The largest error as a share of the tolerance; the inner error when
     /// drawn inputs are not valid ones for these nodes.
-    fn check(&self, case: &Case<'_>) -> Result<Result<f64, EvalError>, Failure> {
+    fn check(
+        &self,
+        case: &Case<'_>,
+        source: &Source<'_>,
+    ) -> Result<Result<f64, EvalError>, Failure> {
         let behind = self.behind(case);
-        let drawn = match self.draw(&behind) {
+        let drawn = match self.given(&behind, source) {
             Ok(drawn) => drawn,
             Err(e) => return Ok(Err(e)),
         };
@@ -194,7 +255,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Values for what a region reads that is no weight or literal.
-    fn draw(&self, behind: &BTreeMap<NodeId, bool>) -> Result<Vec<(NodeId, Tensor)>, EvalError> {
+    fn given(
+        &self,
+        behind: &BTreeMap<NodeId, bool>,
+        source: &Source<'_>,
+    ) -> Result<Vec<(NodeId, Tensor)>, EvalError> {
         let is_leaf = |n: &NodeId| {
             let op = self.graph.op(*n);
             op.is_leaf() && !matches!(op, tgc_ir::Op::Input { .. })
@@ -206,7 +271,7 @@ impl<'a> Bench<'a> {
                 let ty = self.graph.ty(node);
                 let what = || EvalError::Extent { what: node.to_string(), extent: -1 };
                 let shape = self.binding.extents(&ty.shape).ok_or_else(what)?;
-                Ok((node, drawn(ty.dtype, &shape, u64::from(node.0))))
+                Ok((node, source(node, ty.dtype, &shape)))
             })
             .collect()
     }

@@ -26,8 +26,12 @@ use crate::inputs::{Style, random};
 use crate::session::{Failure, Kind, Outcome, error_chain};
 use crate::tolerance::compare;
 
+mod bisect;
 mod cost;
 mod kernels;
+
+pub use bisect::{Culprit, bisect};
+pub use kernels::{KernelCheck, check_launches};
 
 /// Units in the last place of the largest magnitude that are always allowed.
 const FLOOR_ULPS: f64 = 16.0;
@@ -124,6 +128,24 @@ fn allowed(want: &Tensor, rounded: &Tensor, longest_sum: f64) -> f64 {
     let rounding = if difference.max_abs.is_finite() { difference.max_abs } else { 0.0 };
     let ulps = FLOOR_ULPS * (longest_sum / SUM_FREE).sqrt().max(1.0);
     SLACK * rounding + ulps * epsilon * difference.max_want.max(f64::MIN_POSITIVE)
+}
+
+/// The error that verification allows each output of a graph on given inputs,
+/// and the outputs in f64.
+///
+/// # Errors
+/// [`Failure`] when the graph does not evaluate on the inputs.
+pub fn baseline(
+    graph: &Graph,
+    inputs: &[(&str, Tensor)],
+) -> Result<(Vec<Tensor>, Vec<f64>), Failure> {
+    let fail = |e: tgc_ir::eval::EvalError| Failure::new(Kind::Usage, error_chain(&e));
+    let binding = tgc_ir::eval::bind_inputs(graph, inputs).map_err(fail)?;
+    let exact = run(graph, inputs, Mode::Exact).map_err(fail)?;
+    let rounded = run(graph, inputs, Mode::Rounded).map_err(fail)?;
+    let longest = cost::longest_sum(graph, &binding);
+    let limits = exact.iter().zip(&rounded).map(|(e, r)| allowed(e, r, longest)).collect();
+    Ok((exact, limits))
 }
 
 fn check(
