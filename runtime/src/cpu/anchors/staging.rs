@@ -224,10 +224,11 @@ impl Image {
         for y in 0..w.output[last] {
             self.places.extend((0..place_taps).map(|k| cell(last, y, k)));
         }
-        let mut inside =
-            self.places.chunks(place_taps.max(1) as usize).map(|p| p.iter().all(|&c| c >= 0));
-        let first = inside.position(|all| all).unwrap_or(0);
-        self.inner = (first, first + 1 + inside.take_while(|all| *all).count());
+        let inside = |cells: &[i64]| cells.iter().all(|&c| c >= 0);
+        let mut places = self.places.chunks_exact(place_taps.max(1) as usize).map(inside);
+        if let Some(first) = places.position(|all| all) {
+            self.inner = (first, first + 1 + places.take_while(|all| *all).count());
+        }
         self.step = (w.stride[last] * spatial[last]) as usize;
         for image in points(given.images) {
             let start: i64 = image.iter().zip(by_image).map(|(i, s)| i * s).sum();

@@ -139,6 +139,10 @@ fn dense_convolutions_match() {
     case(1, 4, 33, &[12, 14], &[3, 3], 1, 0).check();
     case(1, 19, 21, &[9, 10], &[3, 3], 1, 1).check();
     case(1, 17, 1, &[9, 10], &[3, 5], 1, 2).check();
+    // Every window leaves the image.
+    case(1, 19, 21, &[2, 3], &[5, 5], 1, 2).check();
+    case(1, 9, 12, &[1, 1], &[3, 3], 1, 1).check();
+    case(9, 1, 1, &[2, 2], &[5, 5], 2, 2).check();
     case(1, 5, 3, &[6, 40], &[2, 33], 2, 3).check();
     case(1, 2, 3, &[70], &[66], 1, 30).check();
 }
