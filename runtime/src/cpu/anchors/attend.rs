@@ -345,6 +345,10 @@ impl BoundAttend {
             }
         };
         let mut inverse = [1.0; BLOCK];
+        // A sum over no key is zero.
+        if seen == 0 {
+            return inverse;
+        }
         for (r, inverse) in inverse.iter_mut().enumerate().take(rows) {
             let row = &mut scores[r * ld..r * ld + seen];
             *inverse = 1.0 / softmax::exponentials(exec.isa, row, scale);

@@ -314,6 +314,14 @@ fn masked_attention_with_fully_masked_rows_matches() {
 }
 
 #[test]
+fn attention_over_no_key_is_zero() {
+    let mut draw = Draw::new(12);
+    let z = Heads { b: 2, h: 2, m: 3, n: 0, d: 8, e: 16 };
+    let program = attention(&z, F32, identity(F32), identity(F32), None, &[1]);
+    check(&program, &attention_data(&mut draw, &z, F32, &[1]), 0.0);
+}
+
+#[test]
 fn causal_blocks_are_skipped_without_a_trace() {
     let mut draw = Draw::new(8);
     for (m, n, offset) in [(60, 60, 0), (30, 75, 45), (40, 20, -20)] {
