@@ -20,6 +20,7 @@ pub use tgc_runtime as runtime;
 pub mod device;
 pub mod inputs;
 pub mod npy;
+pub mod reduce;
 pub mod session;
 pub mod statistics;
 pub mod tolerance;

@@ -299,6 +299,32 @@ impl Session {
     ) -> Result<Outcome, Failure> {
         progress.stage("import");
         let (imported, notes) = self.import(path)?;
+        let model = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        self.compile_imported(imported, notes, &model, progress, observer)
+    }
+
+    /// Compiles a graph.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn compile_graph(
+        &self,
+        graph: Graph,
+        progress: &mut dyn Progress,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, Failure> {
+        let model = graph.name.clone();
+        self.compile_imported(graph, Vec::new(), &model, progress, observer)
+    }
+
+    fn compile_imported(
+        &self,
+        imported: Graph,
+        notes: Vec<String>,
+        model: &str,
+        progress: &mut dyn Progress,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, Failure> {
         progress.stage("optimise");
         let (optimised, fired, saturation) = self.optimise(&imported, observer)?;
         let mut outcome = Outcome {
@@ -312,7 +338,7 @@ impl Session {
             engine: Engine::default(),
             notes,
         };
-        outcome.engine.provenance = self.provenance(path);
+        outcome.engine.provenance = self.provenance(model);
         outcome.engine.graph = tgc_ir::text::print(&outcome.optimised);
         for target in self.targets_with_portable() {
             progress.stage(&format!("kernels for {target}"));
@@ -340,7 +366,7 @@ impl Session {
         out
     }
 
-    fn provenance(&self, path: &Path) -> Provenance {
+    fn provenance(&self, model: &str) -> Provenance {
         let mut options = BTreeMap::new();
         options.insert("targets".to_owned(), self.options.targets.join(","));
         for (name, low, high) in &self.options.dims {
@@ -352,7 +378,7 @@ impl Session {
         }
         Provenance {
             tgc: env!("CARGO_PKG_VERSION").to_owned(),
-            model: path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+            model: model.to_owned(),
             options,
             nvrtc: None,
             verification: Verification::default(),

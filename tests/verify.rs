@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tgc::inputs::{Style, random};
+use tgc::reduce::reduce;
 use tgc::verify::{bisect, check_launches, small_binding};
 use tgc::{Options, Outcome, Session};
 use tgc_ir::Tensor;
@@ -79,6 +80,12 @@ fn bisection_names_each_wrong_rule() {
         let found = bisect(&options, &graph, &borrowed(&inputs)).expect("evaluates");
         let found = found.unwrap_or_else(|| panic!("{rule}: nothing found"));
         assert_eq!(found.rules, ["wrong.fault"], "{rule}: fuel {}", found.fuel);
+        let (small, _) = reduce(&graph, &mut |candidate: &tgc_ir::Graph| {
+            let inputs = drawn(candidate);
+            bisect(&options, candidate, &borrowed(&inputs)).is_ok_and(|found| found.is_some())
+        });
+        let lines = tgc_ir::text::print(&small);
+        assert!(small.len() <= 3, "{rule}: {} nodes are left\n{lines}", small.len());
         let right = Options { rules: Vec::new(), ..options };
         let clean = bisect(&right, &graph, &borrowed(&inputs)).expect("evaluates");
         assert!(clean.is_none(), "{op}: a false alarm, {:?}", clean.map(|c| c.rules));
@@ -146,6 +153,30 @@ fn layers_name_each_wrong_kernel() {
     }
     assert!(faults >= 10, "only {faults} kernels could be made wrong");
     println!("{faults} of {faults} wrong kernels named");
+}
+
+#[test]
+fn a_model_with_a_fault_shrinks_to_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (model, rules, small) = (at("m.tgir"), at("wrong.rules"), at("small.tgir"));
+    std::fs::write(&model, GRAPH.replace("OP", "floor %8")).expect("writes");
+    let rule = "rule wrong.fault : exact phase recognise\n  (floor ?x) => ?x\n";
+    std::fs::write(&rules, rule).expect("writes");
+    let reduce = |property: &str| {
+        tgc(&["reduce", &model, "--while", property, "--rules", &rules, "-o", &small])
+    };
+    for property in ["optimised", "cpu", "grep -q floor {}"] {
+        let (code, out, err) = reduce(property);
+        assert_eq!(code, 0, "{property}: {out}{err}");
+        let text = std::fs::read_to_string(&small).expect("reads");
+        let graph = tgc_ir::text::parse(&text).expect("what is left is a graph");
+        assert!(graph.len() == 2 && text.contains("floor"), "{property}: {text}");
+    }
+    let (code, _, err) = reduce("error:no such error");
+    assert!(code == 2 && err.contains("not true of the model itself"), "{err}");
+    let (code, _, err) = reduce("nothing");
+    assert!(code == 2 && err.contains("neither optimised"), "{err}");
 }
 
 /// Exit code, standard output and standard error of a run.

@@ -8,6 +8,7 @@ mod emit;
 mod inspect;
 mod lists;
 mod opt;
+mod reduce;
 mod run;
 mod test;
 mod verify;
@@ -52,6 +53,8 @@ enum Command {
     Test(test::TestArgs),
     /// Compare a device with the model as imported, another device or saved outputs.
     Verify(verify::VerifyArgs),
+    /// Shrink a model to the few lines that still show a fault.
+    Reduce(reduce::ReduceArgs),
     /// Time a model or an engine.
     Bench(bench::BenchArgs),
     /// Show what is in a model or an engine.
@@ -268,6 +271,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(args) => run::run(args, &output),
         Command::Test(args) => test::run(args, &output),
         Command::Verify(args) => verify::run(args, &output),
+        Command::Reduce(args) => reduce::run(args, &output),
         Command::Bench(args) => bench::run(args, &output),
         Command::Inspect(args) => inspect::run(args, &output),
         Command::Opt(args) => opt::run(args, &output),
