@@ -315,7 +315,7 @@ fn divisor(part: &Part) -> Option<(usize, i64)> {
         let Condition::Piecewise(dim) = condition else { continue };
         let polynomial = dim.polynomial();
         let Some(([Atom::FloorDiv(value, by) | Atom::Mod(value, by)], 1)) =
-            polynomial.terms.iter().next().map(|(m, c)| (m.as_slice(), *c))
+            polynomial.terms.first().map(|(m, c)| (m.as_slice(), *c))
         else {
             continue;
         };
