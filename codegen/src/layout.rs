@@ -236,3 +236,41 @@ fn fixes_its_results(graph: &Graph, region: &Region) -> bool {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tgc_ir::plan::Place;
+
+    /// Two convolutions with a concatenation between.
+    const CHAIN: &str = r#"graph "conv_chain" {
+  symbol "N" 1..
+  weight 0 "v" f32[2, 1, 1, 1] {0.5, -0.25}
+  weight 1 "w" f32[1, 4, 1, 1] {0.1, 0.2, 0.3, 0.4}
+  %0 = input name=x ty="f32[N, 1, 5, 6]"
+  %1 = weight index=0
+  %2 = conv %0 %1 spec="(groups:1,stride:[1,1],dilation:[1,1],pad_low:[\"0\",\"0\"],pad_high:[\"0\",\"0\"],transposed:false,output_pad:[0,0])"
+  %3 = tanh %2
+  %4 = concat %2 %3 axis=1
+  %5 = weight index=1
+  %6 = conv %4 %5 spec="(groups:1,stride:[1,1],dilation:[1,1],pad_low:[\"0\",\"0\"],pad_high:[\"0\",\"0\"],transposed:false,output_pad:[0,0])"
+  output "y" %6
+}
+"#;
+
+    #[test]
+    fn values_between_windows_are_channels_last_where_the_target_profits() {
+        let graph = tgc_ir::text::parse(CHAIN).expect("parses");
+        for (target, channel) in [("cpu", "1"), ("sm_80", "30")] {
+            let plan = crate::compile(&graph, target).expect("compiles").plan;
+            assert!(plan.buffers.len() > 4);
+            for buffer in plan.buffers.iter().filter(|b| b.shape.len() == 4) {
+                let expected = match buffer.place {
+                    Place::Arena { .. } => channel,
+                    Place::Input(_) | Place::Output(_) => "30",
+                    Place::Weight(_) => continue,
+                };
+                assert_eq!(buffer.strides[1].to_string(), expected, "{} {target}", buffer.name);
+            }
+        }
+    }
+}
