@@ -9,7 +9,7 @@ use tgc::tolerance::compare;
 use tgc::{Options, Session};
 use tgc_ir::Tensor;
 use tgc_ir::eval::{Mode, run};
-use tgc_ir::plan::Step;
+use tgc_ir::plan::{Event, Step, walk};
 
 #[test]
 fn text_files_through_all_stages() {
@@ -27,16 +27,30 @@ fn text_files_through_all_stages() {
         let session = Session::new(Options { verify: false, ..Options::default() });
         let outcome = session.compile(path).expect("compiles");
         let mut shown = tgc_ir::text::print(&outcome.optimised);
-        for step in &outcome.engine.plans["cpu"].steps {
-            let line = match step {
-                Step::Launch(l) => {
-                    outcome.engine.plans["cpu"].kernels[l.kernel as usize].name.clone()
+        let plan = &outcome.engine.plans["cpu"];
+        let mut depth = 0;
+        walk(&plan.steps, &mut |event| {
+            let (line, opens) = match event {
+                Event::Enter(Step::Launch(l)) => {
+                    (format!("launch {}", plan.kernels[l.kernel as usize].name), 0)
                 }
-                Step::Copy { .. } => "copy".to_owned(),
-                other => format!("{other:?}"),
+                Event::Enter(Step::Copy { .. }) => ("launch copy".to_owned(), 0),
+                Event::Enter(Step::Host(host)) => (format!("host {:?}", host.op), 0),
+                Event::Enter(Step::If { .. }) => ("if".to_owned(), 1),
+                Event::Enter(Step::Loop(l)) => {
+                    let (carried, stacked) = (l.carried.len(), l.stacked.len());
+                    (format!("loop {:?} copies {carried} stacks {stacked}", l.trip), 1)
+                }
+                Event::Else(_) => ("else".to_owned(), 0),
+                Event::Leave(_) => {
+                    depth -= 1;
+                    return;
+                }
             };
-            let _ = writeln!(shown, "launch {line}");
-        }
+            let indent = depth - usize::from(matches!(event, Event::Else(_)));
+            let _ = writeln!(shown, "{}{line}", "  ".repeat(indent));
+            depth += opens;
+        });
         insta::with_settings!({ snapshot_path => path.parent().expect("in a folder"), prepend_module_to_snapshot => false,
             omit_expression => true, snapshot_suffix => path.file_stem().expect("a name").to_string_lossy() }, {
             insta::assert_snapshot!("stages", shown);

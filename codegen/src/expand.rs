@@ -40,8 +40,16 @@ pub fn expand(graph: &Graph) -> Result<Graph, Violation> {
     expand_with(graph, &[])
 }
 
-/// Inputs for which there is a literal are read as that literal.
-fn expand_with(graph: &Graph, literals: &[(NodeId, Op)]) -> Result<Graph, Violation> {
+/// What a capture is read as instead.
+enum Known {
+    /// A literal of the graph around the region.
+    Literal(Op),
+    /// An earlier input for the same value.
+    Same(NodeId),
+}
+
+/// As [`expand`], with inputs read as what is known of them.
+fn expand_with(graph: &Graph, known: &[(NodeId, Known)]) -> Result<Graph, Violation> {
     let live = graph.live();
     let mut next = graph.successor();
     let mut map: Vec<Option<NodeId>> = vec![None; graph.len()];
@@ -56,9 +64,12 @@ fn expand_with(graph: &Graph, literals: &[(NodeId, Op)]) -> Result<Graph, Violat
             .collect();
         let locations: Vec<_> = graph.locations(id).iter().cloned().collect();
         next.set_location(&locations);
-        let literal = literals.iter().find(|(input, _)| *input == id);
-        let new = match (graph.op(id), literal) {
-            (_, Some((_, literal))) => next.add(literal.clone(), &[])?,
+        let known = known.iter().find(|(input, _)| *input == id);
+        let new = match (graph.op(id), known) {
+            (_, Some((_, Known::Literal(literal)))) => next.add(literal.clone(), &[])?,
+            (_, Some((_, Known::Same(input)))) => {
+                map[input.index()].expect("earlier inputs come first")
+            }
             (Op::Composite(op), _) => expand_node(&mut next, op, &operands)?,
             (op, _) => {
                 let op = expand_regions(&next, op, &operands)?;
@@ -78,14 +89,18 @@ fn expand_with(graph: &Graph, literals: &[(NodeId, Op)]) -> Result<Graph, Violat
 /// theirs.
 fn expand_regions(graph: &Graph, op: &Op, operands: &[NodeId]) -> Result<Op, Violation> {
     let expanded = |region: &Region, operands: &[NodeId], own: usize| {
-        let captures = region.graph().inputs()[own..].iter().zip(operands);
-        let literals: Vec<(NodeId, Op)> = captures
-            .map(|(input, operand)| (*input, graph.op(*operand).clone()))
-            .filter(|(_, op)| {
-                matches!(op, Op::Splat { .. } | Op::Iota { .. } | Op::DimValue { .. })
-            })
-            .collect();
-        expand_with(region.graph(), &literals).map(Region::new)
+        let inputs = &region.graph().inputs()[own..];
+        let known = |i: usize| match graph.op(operands[i]) {
+            op @ (Op::Splat { .. } | Op::Iota { .. } | Op::DimValue { .. }) => {
+                Some((inputs[i], Known::Literal(op.clone())))
+            }
+            _ => {
+                let first = operands.iter().position(|o| *o == operands[i])?;
+                (first < i).then(|| (inputs[i], Known::Same(inputs[first])))
+            }
+        };
+        let known: Vec<(NodeId, Known)> = (0..inputs.len()).filter_map(known).collect();
+        expand_with(region.graph(), &known).map(Region::new)
     };
     Ok(match op {
         Op::If { then, otherwise } => Op::If {

@@ -211,6 +211,9 @@ pub enum InstKind {
     /// Conversion of an earlier result to this instruction's dtype: floats
     /// round to nearest even, to integers truncate and saturate, integers wrap.
     Cast(u32),
+    /// The bits of an earlier result, stored in its dtype, read as this
+    /// instruction's dtype of equal width.
+    Bitcast(u32),
     /// Only in [`Anchor::Rows`]: an earlier result reduced over all inner axes;
     /// the result is the same for every element of the row.
     Reduce(ReduceOp, u32),

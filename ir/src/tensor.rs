@@ -225,6 +225,13 @@ pub fn store(dtype: DType, bytes: &mut [u8], index: usize, value: Value) {
     }
 }
 
+/// The value whose bits in `to` are those of a value in `from`, of equal width.
+pub fn reinterpret(value: Value, from: DType, to: DType) -> Value {
+    let mut bytes = [0; 16];
+    store(from, &mut bytes, 0, value);
+    load(to, &bytes, 0)
+}
+
 fn decode_f8(byte: u8, mantissa: u32, bias: i32, has_infinity: bool) -> f64 {
     let sign = if byte & 0x80 != 0 { -1.0 } else { 1.0 };
     let exponent = i32::from((byte & 0x7f) >> mantissa);

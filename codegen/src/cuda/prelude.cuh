@@ -26,6 +26,8 @@ struct bf16 { u16 bits; };
 struct f8e4m3 { u8 bits; };
 struct f8e5m2 { u8 bits; };
 
+template <class T, class F> DEVICE T bits_as(F x) { union { F from; T to; } u = {x}; return u.to; }
+
 DEVICE float to_f32(float x) { return x; }
 DEVICE float to_f32(double x) { return (float)x; }
 DEVICE float to_f32(f16 x) { float r; asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x.bits)); return r; }

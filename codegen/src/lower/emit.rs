@@ -152,6 +152,12 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 let narrowed = self.cast(value, *to);
                 Ok(self.cast(narrowed, compute))
             }
+            Op::Bitcast { to } => {
+                let value = self.emit(operands[0], index)?;
+                let stored = self.cast(value, graph.dtype(operands[0]));
+                let value = self.body.push(*to, InstKind::Bitcast(stored));
+                Ok(self.cast(value, compute))
+            }
             Op::Reduce { op, .. } => {
                 let mut at = index.to_vec();
                 for (a, variable) in &self.rows {
@@ -347,6 +353,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
                 InstKind::Cast(from) => {
                     let from = at(from);
                     self.cast(from, inst.dtype)
+                }
+                InstKind::Bitcast(from) => {
+                    let from = at(from);
+                    self.body.push(inst.dtype, InstKind::Bitcast(from))
                 }
                 other => self.body.push(inst.dtype, other.clone()),
             };

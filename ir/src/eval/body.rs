@@ -86,6 +86,10 @@ pub(crate) fn run_all(
                 op.evaluate(&args, operand)
             }
             InstKind::Cast(from) => values[*from as usize],
+            InstKind::Bitcast(from) => {
+                let operand = body.insts[*from as usize].dtype;
+                crate::tensor::reinterpret(values[*from as usize], operand, inst.dtype)
+            }
             InstKind::Reduce(..) => env.reduced(at as u32),
         };
         values.push(settle(value, inst.dtype, env.mode()));

@@ -288,7 +288,7 @@ fn varying_insts(a: &Rows) -> Vec<bool> {
                     || load.otherwise.is_some_and(|o| varying[o as usize])
             }
             InstKind::Scalar(_, args) => args.iter().any(|x| varying[*x as usize]),
-            InstKind::Cast(x) => varying[*x as usize],
+            InstKind::Cast(x) | InstKind::Bitcast(x) => varying[*x as usize],
         };
         varying.push(is);
     }

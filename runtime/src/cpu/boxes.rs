@@ -106,7 +106,7 @@ impl Part {
                     load.index.iter().chain(guards).flat_map(|d| axes_behind(d, &behind)).collect()
                 }
                 InstKind::Scalar(_, args) => of(args),
-                InstKind::Cast(v) | InstKind::Reduce(_, v) => of(&[*v]),
+                InstKind::Cast(v) | InstKind::Bitcast(v) | InstKind::Reduce(_, v) => of(&[*v]),
                 InstKind::Const(_) | InstKind::Slot(_) => BTreeSet::new(),
             });
         }
@@ -485,6 +485,7 @@ fn replace_operands(kind: &InstKind, stands: &[u32]) -> InstKind {
     match kind {
         InstKind::Scalar(op, args) => InstKind::Scalar(*op, args.iter().map(at).collect()),
         InstKind::Cast(v) => InstKind::Cast(at(v)),
+        InstKind::Bitcast(v) => InstKind::Bitcast(at(v)),
         InstKind::Reduce(op, v) => InstKind::Reduce(*op, at(v)),
         InstKind::Index(dim) => InstKind::Index(replace_values(dim, stands)),
         InstKind::Load(load) => {

@@ -217,19 +217,7 @@ impl Runner<'_> {
 
     fn step(&mut self, step: &Step) -> Result<(), EvalError> {
         match step {
-            Step::Launch(launch) => {
-                let kernel = &self.plan.kernels[launch.kernel as usize];
-                let mut data = Vec::new();
-                for &buffer in &launch.buffers {
-                    data.push(self.take(buffer)?);
-                }
-                let result = run_kernel(kernel, &self.binding, &mut data, Mode::Exact);
-                for (&buffer, data) in launch.buffers.iter().zip(data) {
-                    let held = self.holder(buffer);
-                    self.data[held] = Some(data);
-                }
-                result
-            }
+            Step::Launch(launch) => self.launch(launch),
             Step::Copy { from, to } => self.copy(*from, *to),
             Step::Host(host) => self.host(host),
             Step::If { predicate, then_steps, else_steps } => {
@@ -238,6 +226,29 @@ impl Runner<'_> {
             }
             Step::Loop(l) => self.repeat(l),
         }
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), EvalError> {
+        let kernel = &self.plan.kernels[launch.kernel as usize];
+        // A buffer that is read twice, or read and written, is several arguments.
+        let mut data: Vec<KernelData> = Vec::new();
+        for (i, &buffer) in launch.buffers.iter().enumerate() {
+            let held = self.holder(buffer);
+            let same = launch.buffers[..i].iter().position(|b| self.holder(*b) == held);
+            data.push(match same {
+                Some(at) => data[at].clone(),
+                None => self.take(buffer)?,
+            });
+        }
+        let result = run_kernel(kernel, &self.binding, &mut data, Mode::Exact);
+        let arguments = kernel.buffers.iter().zip(&launch.buffers).zip(data);
+        let (read, written): (Vec<_>, Vec<_>) =
+            arguments.partition(|((argument, _), _)| argument.access == Access::Read);
+        for ((_, &buffer), data) in read.into_iter().chain(written) {
+            let held = self.holder(buffer);
+            self.data[held] = Some(data);
+        }
+        result
     }
 
     fn copy(&mut self, from: u32, to: u32) -> Result<(), EvalError> {

@@ -191,6 +191,10 @@ impl<'a> BodyPrinter<'a> {
                 scalar::apply(*op, &texts, body.dtype(*last))
             }
             InstKind::Cast(from) => scalar::convert(&value(from)?, body.dtype(*from), inst.dtype),
+            InstKind::Bitcast(from) => {
+                let text = scalar::reinterpret(&value(from)?, body.dtype(*from), inst.dtype);
+                text.ok_or_else(|| self.scope.malformed("bits of a type without storage"))?
+            }
             InstKind::Reduce(..) => return Err(self.scope.malformed("a reduction outside rows")),
         })
     }
@@ -272,7 +276,7 @@ pub fn operands(kind: &InstKind) -> Vec<u32> {
             out
         }
         InstKind::Scalar(_, args) => args.to_vec(),
-        InstKind::Cast(from) | InstKind::Reduce(_, from) => vec![*from],
+        InstKind::Cast(from) | InstKind::Bitcast(from) | InstKind::Reduce(_, from) => vec![*from],
     }
 }
 

@@ -170,6 +170,15 @@ pub fn convert(value: &str, from: DType, to: DType) -> String {
     }
 }
 
+/// The bits of a value of dtype `from` read as dtype `to`; `None` where one of them is not storable.
+pub fn reinterpret(value: &str, from: DType, to: DType) -> Option<String> {
+    let is_storable = |dtype| !matches!(dtype, DType::F8E4M3 | DType::F8E5M2);
+    let element = storage_type(to).filter(|_| is_storable(from) && is_storable(to))?;
+    storage_type(from)?;
+    let bits = stored(value, from, from);
+    Some(loaded(&format!("bits_as<{element}>({bits})"), to))
+}
+
 /// A stored element as a value.
 pub fn loaded(element: &str, dtype: DType) -> String {
     match dtype {

@@ -22,7 +22,7 @@ pub(super) fn visit(ins: &mut Ins, f: &mut dyn FnMut(&mut u16, bool)) {
             f(index, false);
             mask.iter_mut().for_each(|r| f(r, false));
         }
-        Op::Unary(_, a) | Op::Cast { src: a, .. } => f(a, false),
+        Op::Unary(_, a) | Op::Cast { src: a, .. } | Op::Bitcast { src: a, .. } => f(a, false),
         Op::Binary(_, a, b) | Op::FloorDiv(a, b) | Op::FloorMod(a, b) => {
             arg(a, f);
             arg(b, f);

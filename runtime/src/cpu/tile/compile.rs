@@ -188,6 +188,11 @@ impl<'a> Builder<'a> {
                 let src = self.at_level(&v, v.level);
                 self.emit(v.level, dtype, Op::Cast { from: v.dtype, to: dtype, src })
             }
+            InstKind::Bitcast(from) => {
+                let v = self.val(*from);
+                let src = self.at_level(&v, v.level);
+                self.emit(v.level, dtype, Op::Bitcast { from: v.dtype, to: dtype, src })
+            }
             InstKind::Reduce(op, from) => {
                 let v = self.val(*from);
                 let wide = Level { row: v.level.row, col: true };
@@ -441,7 +446,9 @@ fn needed(spec: &Spec<'_>) -> Vec<bool> {
                 }
             }
             InstKind::Scalar(_, args) => args.iter().for_each(|&a| needed[a as usize] = true),
-            InstKind::Cast(a) | InstKind::Reduce(_, a) => needed[*a as usize] = true,
+            InstKind::Cast(a) | InstKind::Bitcast(a) | InstKind::Reduce(_, a) => {
+                needed[*a as usize] = true;
+            }
             InstKind::Const(_) | InstKind::Slot(_) => {}
         }
     }

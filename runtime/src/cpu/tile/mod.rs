@@ -5,6 +5,7 @@
 //! once per column, a token id once per row. Knows no anchor; reductions run over the columns of a row.
 
 mod allocate;
+mod bits;
 mod compile;
 mod reduce;
 mod run;
@@ -126,6 +127,8 @@ pub enum Op {
     FloorMod(Arg, Arg),
     /// Conversion between dtypes.
     Cast { from: DType, to: DType, src: u16 },
+    /// The same bits as another dtype of equal width.
+    Bitcast { from: DType, to: DType, src: u16 },
     /// A value spread to this instruction's level.
     Expand(Kind, Arg),
     /// Columns of each row reduced.

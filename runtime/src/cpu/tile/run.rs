@@ -2,6 +2,7 @@
 
 use tgc_ir::DType;
 
+use super::bits::bitcast;
 use super::reduce::{State, accumulate, finish};
 use super::scalar::{cast, scalar};
 use super::{Form, Ins, Level, Op, Program, Reg};
@@ -143,6 +144,9 @@ fn execute(
             lanes::map2::<i64, i64>(isa, &mut scratch.slots, dst, a, b, e, floor_mod)
         }
         Op::Cast { from, to, src } => cast(isa, &mut scratch.slots, *from, *to, dst, *src, n),
+        Op::Bitcast { from, to, src } => {
+            bitcast(isa, &mut scratch.slots, [*from, *to], dst, *src, n);
+        }
         Op::Expand(kind, a) => expand(isa, &mut scratch.slots, *kind, dst, a, e),
         Op::Coord(form) => coord(scratch, tile, ins.level, form, dst),
         Op::Load { region, dtype, form, add, row_mask, col_mask, in_place } => {
