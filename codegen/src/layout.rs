@@ -73,7 +73,7 @@ impl<'a> Layouts<'a> {
 
 /// The extents that memory for a value is laid out for: those of a loop's
 /// growing result at the bound of its rounds.
-fn capacity_shape(graph: &Graph, node: NodeId) -> Vec<Dim> {
+pub(crate) fn capacity_shape(graph: &Graph, node: NodeId) -> Vec<Dim> {
     let shape = graph.shape(node).to_vec();
     let (Op::Proj { index }, [tuple]) = (graph.op(node), graph.operands(node)) else {
         return shape;

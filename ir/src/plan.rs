@@ -11,7 +11,7 @@ use crate::dim::{Dim, Symbol};
 use crate::dtype::DType;
 use crate::facts::{Bounds, Facts, Require};
 use crate::kernel_program::KernelProgram;
-pub use walk::{Event, walk};
+pub use walk::{Event, change_launches, walk};
 
 /// Stands for a buffer that nobody reads (an unused result of a host step).
 pub const NO_BUFFER: u32 = u32::MAX;

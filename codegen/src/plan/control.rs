@@ -10,12 +10,12 @@ use rustc_hash::FxHashMap;
 
 use tgc_ir::dim::{Dim, Symbol};
 use tgc_ir::infer::after_rounds;
-use tgc_ir::kernel_program::ScalarConst;
+use tgc_ir::kernel_program::{Buffer, ScalarConst};
 use tgc_ir::partition::{Partition, Region};
 use tgc_ir::plan::{LoopStep, Place, Step, Trip};
 use tgc_ir::{Graph, NodeId, Op};
 
-use super::{Builder, constants};
+use super::{Builder, bytes_spanned, constants, in_place};
 use crate::CodegenError;
 use crate::layout::{Layout, Layouts, rounds_max};
 
@@ -163,12 +163,14 @@ impl Builder<'_, '_> {
         steps: &mut Vec<Step>,
     ) -> Result<LoopStep, CodegenError> {
         let operands = self.graph.operands(node).to_vec();
+        let most = rounds_max(self.graph, rounds);
+        let body = &in_place::with_appends(body, carried, rounds, &most);
         let trip = self.trip(operands[0], steps);
         let mut states = Vec::new();
         for (i, result) in results.iter().enumerate().take(carried) {
             let state = match result {
                 Some(n) => self.buffer(*n),
-                None => self.state(body, body.inputs()[1 + i], rounds),
+                None => self.state(body, body.inputs()[1 + i], rounds, &most),
             };
             self.fill(operands[2 + i], state, steps);
             states.push(state);
@@ -218,12 +220,17 @@ impl Builder<'_, '_> {
         let outputs: Vec<NodeId> = body.outputs().iter().map(|o| o.node).collect();
         let carried = parts.states.len();
         self.nested((node, 0), body, parameters, |inner, partition, steps| {
+            for state in crate::state::in_place(body) {
+                let buffer = parts.states[state.state.input - 1];
+                inner.of_node.insert(state.present, buffer);
+            }
             inner.regions(partition, steps)?;
             for (i, &state) in parts.states.iter().enumerate() {
-                if outputs[1 + i] != body.inputs()[1 + i] {
-                    let value = inner.result(outputs[1 + i], steps);
-                    parts.carried.push((value, state));
-                }
+                let value = match outputs[1 + i] {
+                    same if same == body.inputs()[1 + i] => state,
+                    changed => inner.result(changed, steps),
+                };
+                parts.carried.push((value, state));
             }
             if let Some(condition) = parts.condition
                 && truth(body, outputs[0]).is_none_or(|go| !go)
@@ -237,6 +244,7 @@ impl Builder<'_, '_> {
                     parts.stacked.push((value, *stack));
                 }
             }
+            in_place::merge(inner.memory, steps, [&mut parts.carried, &mut parts.stacked]);
             Ok(())
         })
     }
@@ -278,12 +286,14 @@ impl Builder<'_, '_> {
     }
 
     /// Memory for a carried value whose result nobody reads.
-    fn state(&mut self, body: &Graph, parameter: NodeId, rounds: &Symbol) -> u32 {
-        let most = after_rounds(body.shape(parameter), rounds, &rounds_max(self.graph, rounds));
-        let buffer = self.scratch(body, parameter, "carried");
-        let strides = tgc_ir::kernel_program::Buffer::dense_strides(&most);
-        self.memory.buffers[buffer as usize].strides = strides;
-        buffer
+    fn state(&mut self, body: &Graph, parameter: NodeId, rounds: &Symbol, most: &Dim) -> u32 {
+        let shape = after_rounds(body.shape(parameter), rounds, most);
+        let strides = Buffer::dense_strides(&shape);
+        let index = self.scratch(body, parameter, "carried");
+        let buffer = &mut self.memory.buffers[index as usize];
+        buffer.bytes = bytes_spanned(buffer.dtype, &shape, &strides);
+        buffer.strides = strides;
+        index
     }
 
     /// Memory for a value of the type of a region's node.

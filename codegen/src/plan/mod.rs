@@ -3,6 +3,7 @@
 mod arena;
 mod constants;
 mod control;
+mod in_place;
 mod literal;
 mod symbols;
 
@@ -13,7 +14,7 @@ use tgc_ir::dim::Dim;
 use tgc_ir::kernel_program::{Buffer, KernelProgram};
 use tgc_ir::partition::Partition;
 use tgc_ir::plan::{HostStep, Launch, Place, Plan, PlanBuffer, Port, Step};
-use tgc_ir::{Graph, NodeId, Op};
+use tgc_ir::{DType, Graph, NodeId, Op};
 
 use crate::CodegenError;
 use crate::layout::Layout;
@@ -142,21 +143,12 @@ impl<'a, 'm> Builder<'a, 'm> {
 
     fn add_with(&mut self, name: &str, node: NodeId, place: Place, strides: Vec<Dim>) -> u32 {
         let ty = self.graph.ty(node);
-        // Bytes from the first to the last element.
-        let span = ty
-            .shape
-            .iter()
-            .zip(&strides)
-            .fold(Dim::ONE, |sum, (d, s)| sum + (d.clone() - Dim::ONE) * s.clone());
-        // A state's buffer has its full capacity from the start.
-        let span = match crate::state::of_node(self.graph, node) {
-            Some(state) => Dim::product(&state.buffer_shape(self.graph)),
-            None => span,
+        // What grows has its full capacity from the start.
+        let extents = match crate::state::of_node(self.graph, node) {
+            Some(state) => state.buffer_shape(self.graph),
+            None => crate::layout::capacity_shape(self.graph, node),
         };
-        let bytes = match ty.dtype.bytes() {
-            Some(width) => span * Dim::Const(width as i64),
-            None => (span + Dim::ONE).floor_div(&Dim::Const(2)),
-        };
+        let bytes = bytes_spanned(ty.dtype, &extents, &strides);
         self.memory.buffers.push(PlanBuffer {
             name: name.to_owned(),
             dtype: ty.dtype,
@@ -271,6 +263,18 @@ impl<'a, 'm> Builder<'a, 'm> {
         if from != to {
             steps.push(Step::Copy { from, to });
         }
+    }
+}
+
+/// Bytes from the first to the last element.
+fn bytes_spanned(dtype: DType, extents: &[Dim], strides: &[Dim]) -> Dim {
+    let span = extents
+        .iter()
+        .zip(strides)
+        .fold(Dim::ONE, |sum, (d, s)| sum + (d.clone() - Dim::ONE) * s.clone());
+    match dtype.bytes() {
+        Some(width) => span * Dim::Const(width as i64),
+        None => (span + Dim::ONE).floor_div(&Dim::Const(2)),
     }
 }
 

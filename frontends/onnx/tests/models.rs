@@ -42,7 +42,6 @@ const FAILING: &[(&str, &str)] = &[
         "quant-whisper-encoder-fp16io",
         "half precision: the recorded results carry more rounding than their tolerance allows",
     ),
-    ("zoo-greedy-loop-ts17", "a loop on data carries a tensor that grows"),
 ];
 
 /// Cases whose evaluation takes the reference more than three seconds in a release build: here they are imported and

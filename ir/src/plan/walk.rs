@@ -34,15 +34,16 @@ pub fn walk<'a>(steps: &'a [Step], visit: &mut dyn FnMut(Event<'a>)) {
     }
 }
 
-fn change(steps: &mut [Step], visit: &mut dyn FnMut(&mut Launch)) {
+/// Changes launches and those nested in other steps.
+pub fn change_launches(steps: &mut [Step], visit: &mut dyn FnMut(&mut Launch)) {
     for step in steps {
         match step {
             Step::Launch(launch) => visit(launch),
             Step::If { then_steps, else_steps, .. } => {
-                change(then_steps, visit);
-                change(else_steps, visit);
+                change_launches(then_steps, visit);
+                change_launches(else_steps, visit);
             }
-            Step::Loop(l) => change(&mut l.body, visit),
+            Step::Loop(l) => change_launches(&mut l.body, visit),
             Step::Copy { .. } | Step::Host(_) => {}
         }
     }
@@ -62,7 +63,7 @@ impl Plan {
 
     /// Changes every launch, nested ones included.
     pub fn change_launches(&mut self, visit: &mut dyn FnMut(&mut Launch)) {
-        change(&mut self.steps, visit);
+        change_launches(&mut self.steps, visit);
     }
 }
 
