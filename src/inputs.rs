@@ -91,6 +91,22 @@ pub fn read_folder(
     Ok(out)
 }
 
+/// Reads `STEM_0.pb`, `STEM_1.pb`, … as far as they go, under the names that
+/// the files give.
+///
+/// # Errors
+/// [`Failure`] naming the file.
+pub fn read_named(folder: &Path, stem: &str) -> Result<Vec<Named>, Failure> {
+    let paths = (0..).map(|i| folder.join(format!("{stem}_{i}.pb"))).take_while(|p| p.exists());
+    paths
+        .map(|path| {
+            let fail = |why: String| Failure::new(Kind::File, format!("{}: {why}", path.display()));
+            let bytes = std::fs::read(&path).map_err(|e| fail(e.to_string()))?;
+            tgc_onnx::read_tensor_pb(bytes.into()).map_err(|e| fail(e.to_string()))
+        })
+        .collect()
+}
+
 /// Puts named tensors into the order of ports; a scalar and a vector of one
 /// element stand for each other.
 ///

@@ -102,6 +102,8 @@ pub struct Options {
     pub auto_state: bool,
     /// Capacities of growing dims: name and greatest extent.
     pub capacities: Vec<(String, i64)>,
+    /// Inputs of the model that are constants of the engine.
+    pub fixed_inputs: BTreeMap<String, Tensor>,
 }
 
 impl Default for Options {
@@ -120,6 +122,7 @@ impl Default for Options {
             threads: 1,
             auto_state: false,
             capacities: Vec::new(),
+            fixed_inputs: BTreeMap::new(),
         }
     }
 }
@@ -199,7 +202,9 @@ impl Session {
         } else {
             let model =
                 tgc_onnx::load(path).map_err(|e| Failure::new(Kind::Model, error_chain(&e)))?;
-            let imported = tgc_onnx::import(&model).map_err(|e| Failure::new(Kind::Model, e))?;
+            let options = tgc_onnx::Options { fixed_inputs: self.options.fixed_inputs.clone() };
+            let imported = tgc_onnx::import_with(&model, &options)
+                .map_err(|e| Failure::new(Kind::Model, e))?;
             (imported.graph, imported.notes)
         };
         self.narrow_dims(&mut graph)?;
@@ -372,6 +377,9 @@ impl Session {
         for (name, low, high) in &self.options.dims {
             let high = high.map_or_else(String::new, |h| h.to_string());
             options.insert(format!("dim {name}"), format!("{low}..{high}"));
+        }
+        for (name, tensor) in &self.options.fixed_inputs {
+            options.insert(format!("input {name}"), format!("{tensor:?}"));
         }
         if let Some(fuel) = self.options.fuel {
             options.insert("fuel".to_owned(), fuel.to_string());

@@ -198,6 +198,7 @@ impl Compiling {
                 .iter()
                 .map(|c| parse_capacity(c))
                 .collect::<Result<_, _>>()?,
+            fixed_inputs: std::collections::BTreeMap::new(),
         })
     }
 }
@@ -247,10 +248,20 @@ pub(crate) fn engine_of(
             .map_err(|e| Failure::new(engine_kind(&e), tgc::session::error_chain(&e)))?;
         return Ok((engine, None));
     }
-    let session = Session::new(compiling.options()?);
+    let outcome = compile_with(path, compiling.options()?, output)?;
+    Ok((outcome.engine.clone(), Some(outcome)))
+}
+
+/// Compiles a model, telling of stages and notes.
+pub(crate) fn compile_with(
+    path: &Path,
+    options: Options,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let session = Session::new(options);
     let outcome = session.compile_watched(path, &mut Stages(output), &mut tgc::session::Quiet)?;
     outcome.notes.iter().for_each(|n| output.remark(format_args!("note: {n}")));
-    Ok((outcome.engine.clone(), Some(outcome)))
+    Ok(outcome)
 }
 
 fn engine_kind(error: &tgc_runtime::engine::EngineError) -> Kind {
