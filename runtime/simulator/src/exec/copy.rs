@@ -1,0 +1,227 @@
+//! `cp.async`, `ldmatrix` and `stmatrix`: copies between global memory, shared memory and fragments.
+
+use super::access::word_at;
+use super::address::{Addresses, addresses, for_lanes, sectors, waves};
+use super::lanes::LANES;
+use super::launch::Completion;
+use super::state::Worker;
+use super::warp::Warp;
+use crate::check::{Accessor, FindingKind, Stamp};
+use crate::decode::inst::{Inst, Op};
+
+/// A `cp.async` of a warp that is under way.
+#[derive(Clone)]
+pub(crate) struct ElementCopy {
+    pub(crate) pc: u32,
+    mask: u32,
+    bytes: u32,
+    to: Addresses,
+    from: Addresses,
+    present: [u32; LANES],
+    /// The bytes have moved already; what is left is to say so.
+    moved: bool,
+}
+
+impl Worker<'_> {
+    pub(crate) fn element_copy(&mut self, warp: &mut Warp, inst: &Inst, (pc, active): (u32, u32)) {
+        match inst.op {
+            Op::CpAsync { bytes, far } => self.begin_element_copy(warp, inst, (pc, active), (bytes, far)),
+            Op::CpAsyncCommit => {
+                let group = std::mem::take(&mut warp.copies);
+                warp.copy_groups.push_back(group);
+            }
+            Op::CpAsyncWait => {
+                let keep = warp.file.word(inst.a)[super::address::first(active)] as usize;
+                while warp.copy_groups.len() > keep {
+                    let group = warp.copy_groups.pop_front().unwrap_or_default();
+                    self.end_element_copies(warp, group, None);
+                }
+            }
+            Op::CpAsyncWaitAll => self.end_all_element_copies(warp, None),
+            Op::CpAsyncArrive { counted } => self.copy_arrive(warp, inst, (pc, active), counted),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn end_all_element_copies(&mut self, warp: &mut Warp, stamp: Option<Stamp>) {
+        while let Some(group) = warp.copy_groups.pop_front() {
+            self.end_element_copies(warp, group, stamp);
+        }
+        let open = std::mem::take(&mut warp.copies);
+        self.end_element_copies(warp, open, stamp);
+    }
+
+    fn begin_element_copy(&mut self, warp: &mut Warp, inst: &Inst, (pc, active): (u32, u32), (bytes, far): (u8, bool)) {
+        let size = u32::from(bytes);
+        let to = addresses(warp, inst.d, far, inst.offset).map(|a| a & ((1 << 56) - 1));
+        let from = addresses(warp, inst.a, true, inst.extra as i32);
+        let present = warp.file.word(inst.b).map(|n| n.min(size));
+        let good = self.check_aligned(warp, (pc, active), &to, size.into());
+        let good = good & self.check_aligned(warp, (pc, good), &from, size.into());
+        let end = self.blocks[warp.block].shared.len() as u64;
+        let mut mask = 0;
+        for_lanes(good, |lane| {
+            if to[lane] + u64::from(size) > end {
+                let range = (to[lane], size.into(), end);
+                self.report_beyond((warp, lane as u32, pc), "the block's shared memory", range);
+            } else {
+                mask |= 1 << lane;
+            }
+        });
+        let mut reads = 0;
+        for_lanes(mask, |lane| reads |= u32::from(present[lane] != 0) << lane);
+        let count = &mut self.counts[pc as usize];
+        count.sectors += sectors(&from, reads, size.into());
+        count.waves += waves(&to, mask, size);
+        count.bytes += u64::from(size) * u64::from(reads.count_ones());
+        if self.machine.options.checks {
+            self.check_begin_copies(warp, pc, (&to, mask, size));
+        }
+        let mut copy = ElementCopy { pc, mask, bytes: size, to, from, present, moved: false };
+        let early = match self.machine.options.completion {
+            Completion::Early => true,
+            Completion::Late => false,
+            Completion::Seeded => self.random(2) == 0,
+        };
+        if early {
+            self.move_elements(warp, &copy);
+            copy.moved = true;
+        }
+        warp.copies.push(copy);
+    }
+
+    fn check_begin_copies(&mut self, warp: &Warp, pc: u32, (to, mask, size): (&Addresses, u32, u32)) {
+        let stamp = Stamp { agent: warp.agent, time: warp.time };
+        for_lanes(mask, |lane| {
+            let me = Accessor { stamp, lane: lane as u32, pc, clock: &warp.clock };
+            let start = to[lane] as u32;
+            if let Some(conflict) = self.blocks[warp.block].shadow.begin_copy(start, size, &me) {
+                self.report_conflict((warp, lane as u32, pc), conflict, (start, true));
+            }
+            if !self.blocks[warp.block].async_reads.is_empty() {
+                self.check_async_reads(warp, (pc, lane as u32), warp.block, (start, size));
+            }
+        });
+    }
+
+    /// Copies have arrived; others see it through the warp, or through the mbarrier of a stamp.
+    fn end_element_copies(&mut self, warp: &Warp, group: Vec<ElementCopy>, stamp: Option<Stamp>) {
+        let stamp = stamp.unwrap_or(Stamp { agent: warp.agent, time: warp.time });
+        for copy in group {
+            if !copy.moved {
+                self.move_elements(warp, &copy);
+            }
+            if self.machine.options.checks {
+                let shadow = &mut self.blocks[warp.block].shadow;
+                for_lanes(copy.mask, |lane| {
+                    shadow.end_copy(copy.to[lane] as u32, copy.bytes, stamp, lane as u32, false);
+                });
+            }
+        }
+    }
+
+    fn move_elements(&mut self, warp: &Warp, copy: &ElementCopy) {
+        for_lanes(copy.mask, |lane| {
+            let present = u64::from(copy.present[lane]);
+            let mut value = [0u8; 16];
+            if present != 0 {
+                let mut rest = 1 << lane;
+                let Some((at, _)) = self.allocation_lanes(warp, copy.pc, (&copy.from, present), &mut rest) else {
+                    return;
+                };
+                let allocation = self.machine.memory.allocation(at);
+                let offset = copy.from[lane] - allocation.base;
+                for word in 0..present.div_ceil(4) as usize {
+                    let bits = allocation.word((offset / 4) as usize + word).to_le_bytes();
+                    value[4 * word..4 * word + 4].copy_from_slice(&bits);
+                }
+                value[present as usize..].fill(0);
+                if self.machine.options.checks {
+                    self.check_copied(warp, (copy.pc, lane), at, (offset, present));
+                }
+            }
+            let start = copy.to[lane] as usize;
+            let size = copy.bytes as usize;
+            self.blocks[warp.block].shared[start..start + size].copy_from_slice(&value[..size]);
+        });
+    }
+
+    fn check_copied(&mut self, warp: &Warp, (pc, lane): (u32, usize), at: usize, (offset, bytes): (u64, u64)) {
+        let allocation = self.machine.memory.allocation(at);
+        if !allocation.is_written(offset, bytes) {
+            self.report((warp, lane as u32, pc), FindingKind::UninitialisedGlobal, None, || {
+                format!("{bytes} bytes of global memory at {:#x} are copied and nothing has written them", allocation.base + offset)
+            });
+        }
+        self.check_race(warp, (pc, lane), at, (offset, bytes), false);
+    }
+
+    /// `ldmatrix` and `stmatrix`: lanes 8q to 8q+7 hold the addresses of the rows of matrix q.
+    pub(crate) fn matrix_move(&mut self, warp: &mut Warp, inst: &Inst, (pc, active): (u32, u32)) {
+        let (Op::LdMatrix { count, transposed, far } | Op::StMatrix { count, transposed, far }) = inst.op else {
+            return;
+        };
+        let stores = matches!(inst.op, Op::StMatrix { .. });
+        self.check_converged(warp, (pc, active));
+        let all = addresses(warp, inst.a, far, inst.offset).map(|a| a & ((1 << 56) - 1));
+        let lanes = if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 };
+        let good = self.check_aligned(warp, (pc, lanes), &all, 16);
+        let end = self.blocks[warp.block].shared.len() as u64;
+        let mut inside = 0;
+        for_lanes(good, |lane| inside |= u32::from(all[lane] + 16 <= end) << lane);
+        if inside != good {
+            let lane = super::address::first(good & !inside);
+            self.report_beyond((warp, lane as u32, pc), "the block's shared memory", (all[lane], 16, end));
+        }
+        let counts = &mut self.counts[pc as usize];
+        counts.waves += waves(&all, inside, 16);
+        counts.bytes += 16 * u64::from(inside.count_ones());
+        if self.machine.options.checks {
+            self.check_shared(warp, (pc, warp.block), (&all, inside, 16), stores);
+        }
+        let kernel = self.machine.kernel;
+        let shared = &mut self.blocks[warp.block].shared;
+        for (q, slot) in kernel.lists[inst.extra as usize..][..usize::from(count)].iter().enumerate() {
+            let row = |r: usize| (inside >> (8 * q + r) & 1 != 0).then_some(all[8 * q + r] as usize);
+            if stores {
+                store_matrix(shared, row, warp.file.word(*slot), transposed);
+            } else {
+                let value = load_matrix(shared, row, transposed);
+                warp.file.set_word(*slot, &value, active);
+            }
+        }
+        warp.tick();
+    }
+}
+
+fn load_matrix(shared: &[u8], row: impl Fn(usize) -> Option<usize>, transposed: bool) -> [u32; LANES] {
+    let mut words = [0; LANES];
+    for r in 0..8 {
+        if let Some(start) = row(r) {
+            for c in 0..4 {
+                words[r * 4 + c] = word_at(shared, start + 4 * c);
+            }
+        }
+    }
+    if transposed { transpose(&words) } else { words }
+}
+
+fn store_matrix(shared: &mut [u8], row: impl Fn(usize) -> Option<usize>, words: &[u32; LANES], transposed: bool) {
+    let words = if transposed { transpose(words) } else { *words };
+    for r in 0..8 {
+        if let Some(start) = row(r) {
+            for c in 0..4 {
+                shared[start + 4 * c..start + 4 * c + 4].copy_from_slice(&words[r * 4 + c].to_le_bytes());
+            }
+        }
+    }
+}
+
+/// Transposes eight rows of eight halves.
+fn transpose(words: &[u32; LANES]) -> [u32; LANES] {
+    let half = |r: usize, c: usize| words[r * 4 + c / 2] >> (16 * (c & 1)) & 0xffff;
+    std::array::from_fn(|lane| {
+        let (r, c) = (lane / 4, lane % 4 * 2);
+        half(c, r) | half(c + 1, r) << 16
+    })
+}
