@@ -101,7 +101,8 @@ impl Counters {
     pub fn bank_rounds(&self) -> f64 {
         let units = self.shared_loads.units + self.shared_stores.units;
         let bytes = self.shared_loads.bytes + self.shared_stores.bytes;
-        let best = bytes.div_ceil(128).max(self.shared_loads.requests + self.shared_stores.requests);
+        let best =
+            bytes.div_ceil(128).max(self.shared_loads.requests + self.shared_stores.requests);
         if best == 0 { 1.0 } else { units as f64 / best as f64 }
     }
 
@@ -129,7 +130,9 @@ impl Counters {
             match inst.op {
                 Op::Load(a) => out.add_access(a.window, count, false),
                 Op::Store(a) => out.add_access(a.window, count, true),
-                Op::Atomic(a) if a.window == Window::Shared => traffic(&mut out.shared_stores, count.waves),
+                Op::Atomic(a) if a.window == Window::Shared => {
+                    traffic(&mut out.shared_stores, count.waves)
+                }
                 Op::Atomic(_) => traffic(&mut out.global_atomics, count.sectors),
                 Op::LdMatrix { .. } => traffic(&mut out.shared_loads, count.waves),
                 Op::StMatrix { .. } => traffic(&mut out.shared_stores, count.waves),
@@ -181,20 +184,35 @@ fn group(op: Op) -> &'static str {
             let name = crate::exec::alu::name(row);
             if name.ends_with("F64") {
                 "float64"
-            } else if name.contains("F32") || name.contains("16") && name.contains('F') || name.contains("Bf") {
+            } else if name.contains("F32")
+                || name.contains("16") && name.contains('F')
+                || name.contains("Bf")
+            {
                 "float"
-            } else if name.starts_with("Mov") || name.starts_with("Select") || name.starts_with("Pack") {
+            } else if name.starts_with("Mov")
+                || name.starts_with("Select")
+                || name.starts_with("Pack")
+            {
                 "move"
             } else {
                 "integer"
             }
         }
         Op::InsertField { .. } | Op::Carry { .. } | Op::Compare { .. } => "integer",
-        Op::Unpack { .. } | Op::Pack { .. } | Op::MapRank { .. } | Op::IsSpace(_) | Op::LoadParam(_) => "move",
+        Op::Unpack { .. }
+        | Op::Pack { .. }
+        | Op::MapRank { .. }
+        | Op::IsSpace(_)
+        | Op::LoadParam(_) => "move",
         Op::Branch | Op::BranchIndexed | Op::Exit | Op::Trap => "branch",
         Op::Load(_) | Op::Store(_) | Op::LdMatrix { .. } | Op::StMatrix { .. } => "memory",
         Op::Atomic(_) => "atomic",
-        Op::Shuffle(_) | Op::Vote(_) | Op::Match { .. } | Op::Redux(_) | Op::Elect | Op::ActiveMask => "warp",
+        Op::Shuffle(_)
+        | Op::Vote(_)
+        | Op::Match { .. }
+        | Op::Redux(_)
+        | Op::Elect
+        | Op::ActiveMask => "warp",
         Op::Mma(_) | Op::Wgmma(_) => "matrix",
         Op::CpAsync { .. } | Op::Bulk(_) => "copy",
         _ => "synchronisation",
@@ -216,7 +234,8 @@ pub fn occupancy(
 ) -> Occupancy {
     let warps = threads.div_ceil(32).max(1);
     let by_threads = device.threads_sm / (warps * 32);
-    let per_block = if device.capability.0 >= 8 { shared_bytes + SHARED_RESERVED } else { shared_bytes };
+    let per_block =
+        if device.capability.0 >= 8 { shared_bytes + SHARED_RESERVED } else { shared_bytes };
     let by_shared = device.shared_kib_sm * 1024 / per_block.max(1);
     // Registers are given to a warp in units of 256.
     let by_registers = match registers {

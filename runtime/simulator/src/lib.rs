@@ -55,6 +55,8 @@ pub use check::{Finding, FindingKind, Site, SourcePlace};
 pub use counters::{Counters, Occupancy, PcCount, Traffic, occupancy};
 pub use error::{LaunchError, MemoryError, PtxError};
 pub use exec::{Completion, LaunchOptions, LaunchShape, Report, launch};
-pub use memory::{Interleave, Memory, Swizzle, TENSOR_MAP_BYTES, TensorElement, TensorMap, TensorMapError};
+pub use memory::{
+    Interleave, Memory, Swizzle, TENSOR_MAP_BYTES, TensorElement, TensorMap, TensorMapError,
+};
 pub use module::{KernelInfo, Module, Variables};
 pub use parameters::Parameters;

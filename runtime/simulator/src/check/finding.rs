@@ -110,7 +110,11 @@ pub struct Site {
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (b, t) = (self.block, self.thread);
-        write!(f, "block ({}, {}, {}) thread ({}, {}, {}), PTX line {}", b[0], b[1], b[2], t[0], t[1], t[2], self.ptx_line)?;
+        write!(
+            f,
+            "block ({}, {}, {}) thread ({}, {}, {}), PTX line {}",
+            b[0], b[1], b[2], t[0], t[1], t[2], self.ptx_line
+        )?;
         match &self.source {
             Some(source) => write!(f, ", {source}"),
             None => Ok(()),

@@ -64,7 +64,9 @@ impl GlobalShadow {
     /// For allocations of these sizes.
     pub(crate) fn new(sizes: impl Iterator<Item = u64>) -> GlobalShadow {
         let pages = |bytes: u64| (bytes.div_ceil(4) as usize).div_ceil(PAGE_WORDS);
-        GlobalShadow { pages: sizes.map(|b| (0..pages(b)).map(|_| OnceLock::new()).collect()).collect() }
+        GlobalShadow {
+            pages: sizes.map(|b| (0..pages(b)).map(|_| OnceLock::new()).collect()).collect(),
+        }
     }
 
     /// Most blocks that are told apart.
@@ -152,7 +154,8 @@ impl SyncTable {
             }
         }
         if release {
-            for (block, time) in me.known.iter().map(|(b, t)| (*b, *t)).chain([(me.block, me.time)]) {
+            for (block, time) in me.known.iter().map(|(b, t)| (*b, *t)).chain([(me.block, me.time)])
+            {
                 let known = at.entry(block).or_insert(0);
                 *known = (*known).max(time);
             }

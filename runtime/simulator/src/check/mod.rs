@@ -9,4 +9,4 @@ pub(crate) use clock::{Clock, Stamp};
 pub use finding::{Finding, FindingKind, Site, SourcePlace};
 pub(crate) use finding::{Findings, Key, Sighting};
 pub(crate) use global::{GlobalShadow, Knowledge, OtherBlock, SyncTable};
-pub(crate) use shared::{Accessor, Conflict, SharedShadow};
+pub(crate) use shared::{Accessor, Conflict, NO_EPOCH, Row, SEVERAL_LANES, SharedShadow};

@@ -37,10 +37,18 @@ const INTEGER: &[IntegerRow] = &[
     ("sub.sat", "ttt", [None, None, None, Some(SubSatS32), None, None]),
     ("mul.lo", "ttt", all(MulLoU16, MulLo32, MulLo64)),
     ("mul.hi", "ttt", each([MulHiU16, MulHiS16, MulHiU32, MulHiS32, MulHiU64, MulHiS64])),
-    ("mul.wide", "Wtt", [Some(MulWideU16), Some(MulWideS16), Some(MulWideU32), Some(MulWideS32), None, None]),
+    (
+        "mul.wide",
+        "Wtt",
+        [Some(MulWideU16), Some(MulWideS16), Some(MulWideU32), Some(MulWideS32), None, None],
+    ),
     ("mad.lo", "tttt", all(MadLoU16, MadLo32, MadLo64)),
     ("mad.hi", "tttt", [None, None, Some(MadHiU32), Some(MadHiS32), Some(MadHiU64), None]),
-    ("mad.wide", "WttW", [Some(MadWideU16), Some(MadWideS16), Some(MadWideU32), Some(MadWideS32), None, None]),
+    (
+        "mad.wide",
+        "WttW",
+        [Some(MadWideU16), Some(MadWideS16), Some(MadWideU32), Some(MadWideS32), None, None],
+    ),
     ("div", "ttt", each([DivU16, DivS16, DivU32, DivS32, DivU64, DivS64])),
     ("rem", "ttt", each([RemU16, RemS16, RemU32, RemS32, RemU64, RemS64])),
     ("min", "ttt", each([MinU16, MinS16, MinU32, MinS32, MinU64, MinS64])),
@@ -99,17 +107,53 @@ const FLOAT: &[FloatRow] = &[
     ("neg", "tt", every([NegF32, NegFlushF32, NegF64, Neg16, Neg16x2, Neg16, Neg16x2])),
     ("abs", "tt", every([AbsF32, AbsFlushF32, AbsF64, Abs16, Abs16x2, Abs16, Abs16x2])),
     ("copysign", "ttt", floats(CopySignF32, CopySignF32, CopySignF64)),
-    ("ex2", "tt", [Some(Exp2F32), Some(Exp2ModF32), None, Some(Exp2F16), Some(Exp2F16x2), None, Some(Exp2Bf16x2)]),
+    (
+        "ex2",
+        "tt",
+        [
+            Some(Exp2F32),
+            Some(Exp2ModF32),
+            None,
+            Some(Exp2F16),
+            Some(Exp2F16x2),
+            None,
+            Some(Exp2Bf16x2),
+        ],
+    ),
     ("lg2", "tt", singles(Log2F32, Log2F32)),
     ("sin", "tt", singles(SinF32, SinF32)),
     ("cos", "tt", singles(CosF32, CosF32)),
-    ("tanh", "tt", [Some(TanhF32), Some(TanhF32), None, Some(TanhF16), Some(TanhF16x2), None, Some(TanhBf16x2)]),
-    ("selp", "tttp", [Some(SelectWord), None, Some(SelectDouble), Some(SelectWord), Some(SelectWord), Some(SelectWord), Some(SelectWord)]),
+    (
+        "tanh",
+        "tt",
+        [
+            Some(TanhF32),
+            Some(TanhF32),
+            None,
+            Some(TanhF16),
+            Some(TanhF16x2),
+            None,
+            Some(TanhBf16x2),
+        ],
+    ),
+    (
+        "selp",
+        "tttp",
+        [
+            Some(SelectWord),
+            None,
+            Some(SelectDouble),
+            Some(SelectWord),
+            Some(SelectWord),
+            Some(SelectWord),
+            Some(SelectWord),
+        ],
+    ),
 ];
 
 const MODIFIERS: &[&str] = &[
-    "lo", "hi", "wide", "ftz", "sat", "rn", "rz", "rm", "rp", "approx", "full", "relu", "NaN", "xorsign",
-    "abs", "l", "r", "wrap", "clamp", "shiftamt", "rni", "cc",
+    "lo", "hi", "wide", "ftz", "sat", "rn", "rz", "rm", "rp", "approx", "full", "relu", "NaN",
+    "xorsign", "abs", "l", "r", "wrap", "clamp", "shiftamt", "rni", "cc",
 ];
 
 impl<'a> Decoder<'_, 'a> {

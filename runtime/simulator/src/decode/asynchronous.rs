@@ -57,7 +57,15 @@ impl<'a> Decoder<'_, 'a> {
     /// `cp.async.ca.shared.global [d], [a], bytes, present;`
     fn element_copy(&mut self, op: &Opcode<'_>, o: &[Operand<'a>]) -> Result<Inst, PtxError> {
         op.allow(&[
-            "async", "ca", "cg", "shared", "shared::cta", "global", "L2::64B", "L2::128B", "L2::256B",
+            "async",
+            "ca",
+            "cg",
+            "shared",
+            "shared::cta",
+            "global",
+            "L2::64B",
+            "L2::128B",
+            "L2::256B",
             "L2::cache_hint",
         ])?;
         self.count(op, o, 3..=5)?;
@@ -70,7 +78,9 @@ impl<'a> Decoder<'_, 'a> {
         let (to, from) = (self.address(op, &o[0])?, self.address(op, &o[1])?);
         let mut i = self.blank(Op::CpAsync { bytes: bytes as u8, far: to.far });
         let present = match o.get(3) {
-            Some(operand) if self.class_or(operand, crate::ptx::ast::Type::U32) == Some(Class::Word) => {
+            Some(operand)
+                if self.class_or(operand, crate::ptx::ast::Type::U32) == Some(Class::Word) =>
+            {
                 self.source(op, operand, Class::Word)?
             }
             Some(_) => return op.error("a cache policy or `ignore-src` is not executed here"),
@@ -99,9 +109,25 @@ impl<'a> Decoder<'_, 'a> {
         o: &[Operand<'a>],
     ) -> Result<Inst, PtxError> {
         op.allow(&[
-            "init", "inval", "arrive", "arrive_drop", "expect_tx", "complete_tx", "test_wait", "try_wait",
-            "parity", "pending_count", "shared", "shared::cta", "shared::cluster", "release", "acquire",
-            "relaxed", "cta", "cluster", "noComplete",
+            "init",
+            "inval",
+            "arrive",
+            "arrive_drop",
+            "expect_tx",
+            "complete_tx",
+            "test_wait",
+            "try_wait",
+            "parity",
+            "pending_count",
+            "shared",
+            "shared::cta",
+            "shared::cluster",
+            "release",
+            "acquire",
+            "relaxed",
+            "cta",
+            "cluster",
+            "noComplete",
         ])?;
         let window = self.window(op);
         let make = |kind| Op::Mbarrier { kind, window };
@@ -116,7 +142,9 @@ impl<'a> Decoder<'_, 'a> {
         let waits = op.any(&["test_wait", "try_wait"]);
         let arrives = op.any(&["arrive", "arrive_drop"]);
         let (result, o) = match o.split_first() {
-            Some((first, rest)) if (waits || arrives) && !matches!(first, Operand::Address { .. }) => {
+            Some((first, rest))
+                if (waits || arrives) && !matches!(first, Operand::Address { .. }) =>
+            {
                 (first, rest)
             }
             _ => (&Operand::Sink, o),
@@ -177,9 +205,27 @@ impl<'a> Decoder<'_, 'a> {
             return Ok(self.blank(Op::Bulk(Bulk::PrefetchTensor)));
         }
         op.allow(&[
-            "async", "bulk", "tensor", "1d", "2d", "3d", "4d", "5d", "shared::cluster", "shared::cta", "global",
-            "mbarrier::complete_tx::bytes", "bulk_group", "tile", "im2col", "multicast::cluster",
-            "L2::cache_hint", "reduce", "add", "min", "max",
+            "async",
+            "bulk",
+            "tensor",
+            "1d",
+            "2d",
+            "3d",
+            "4d",
+            "5d",
+            "shared::cluster",
+            "shared::cta",
+            "global",
+            "mbarrier::complete_tx::bytes",
+            "bulk_group",
+            "tile",
+            "im2col",
+            "multicast::cluster",
+            "L2::cache_hint",
+            "reduce",
+            "add",
+            "min",
+            "max",
         ])?;
         if op.has("tensor") { self.tensor_copy(op, o) } else { self.plain_bulk(op, o) }
     }
@@ -218,7 +264,8 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     fn tensor_copy(&mut self, op: &Opcode<'_>, o: &[Operand<'a>]) -> Result<Inst, PtxError> {
-        let rank = ["1d", "2d", "3d", "4d", "5d"].iter().position(|d| op.has(d)).map_or(0, |p| p + 1);
+        let rank =
+            ["1d", "2d", "3d", "4d", "5d"].iter().position(|d| op.has(d)).map_or(0, |p| p + 1);
         let (im2col, multicast) = (op.has("im2col"), op.has("multicast::cluster"));
         let loads = op.has("mbarrier::complete_tx::bytes");
         let tensor = if loads { o.get(1) } else { o.first() };

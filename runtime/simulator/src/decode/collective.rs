@@ -1,7 +1,7 @@
 //! Instructions that a warp or a block executes together, and the matrix instructions.
 
 use super::Decoder;
-use super::inst::{Inst, Mma, NONE, Op, Reduction, Shuffle, SINK, Vote, Wgmma};
+use super::inst::{Inst, Mma, NONE, Op, Reduction, SINK, Shuffle, Vote, Wgmma};
 use super::opcode::Opcode;
 use super::registers::Class;
 use crate::error::PtxError;
@@ -129,8 +129,8 @@ impl<'a> Decoder<'_, 'a> {
 
     pub(super) fn barrier(&mut self, op: &Opcode<'_>, o: &[Operand<'a>]) -> Result<Inst, PtxError> {
         op.allow(&[
-            "sync", "arrive", "red", "cta", "aligned", "popc", "and", "or", "warp", "cluster", "wait",
-            "release", "acquire", "relaxed",
+            "sync", "arrive", "red", "cta", "aligned", "popc", "and", "or", "warp", "cluster",
+            "wait", "release", "acquire", "relaxed",
         ])?;
         if op.has("warp") {
             self.count(op, o, 1..=1)?;
@@ -147,8 +147,7 @@ impl<'a> Decoder<'_, 'a> {
         }
         self.count(op, o, 1..=2)?;
         let aligned = op.base == "bar" || op.has("aligned");
-        let mut i =
-            self.blank(Op::Barrier { waits: !op.has("arrive"), reduction: None, aligned });
+        let mut i = self.blank(Op::Barrier { waits: !op.has("arrive"), reduction: None, aligned });
         i.a = self.source(op, &o[0], Class::Word)?;
         i.b = match o.get(1) {
             Some(count) => self.source(op, count, Class::Word)?,
@@ -157,11 +156,7 @@ impl<'a> Decoder<'_, 'a> {
         Ok(i)
     }
 
-    fn barrier_reduction(
-        &mut self,
-        op: &Opcode<'_>,
-        o: &[Operand<'a>],
-    ) -> Result<Inst, PtxError> {
+    fn barrier_reduction(&mut self, op: &Opcode<'_>, o: &[Operand<'a>]) -> Result<Inst, PtxError> {
         self.count(op, o, 3..=4)?;
         let reduction = match (op.has("popc"), op.has("and")) {
             (true, _) => Vote::Ballot,
@@ -203,7 +198,15 @@ impl<'a> Decoder<'_, 'a> {
 
     pub(super) fn mma(&mut self, op: &Opcode<'_>, o: &[Operand<'a>]) -> Result<Inst, PtxError> {
         op.allow(&[
-            "sync", "aligned", "m16n8k8", "m16n8k4", "m16n8k16", "m16n8k32", "row", "col", "satfinite",
+            "sync",
+            "aligned",
+            "m16n8k8",
+            "m16n8k4",
+            "m16n8k16",
+            "m16n8k32",
+            "row",
+            "col",
+            "satfinite",
         ])?;
         self.count(op, o, 4..=4)?;
         let [d, a, b, c] = op.types()[..] else { return op.error("four types are expected") };
@@ -213,7 +216,8 @@ impl<'a> Decoder<'_, 'a> {
         }
         let class = if d == Type::F64 { Class::Double } else { Class::Word };
         let unit = if d == Type::F64 { 8 } else { 4 };
-        let count = |rows: u32, columns: u32, ty: Type| (rows * columns * ty.bytes() / 32 / unit) as usize;
+        let count =
+            |rows: u32, columns: u32, ty: Type| (rows * columns * ty.bytes() / 32 / unit) as usize;
         let accumulators = if d == Type::F16 { 2 } else { 4 };
         let mut slots = Vec::new();
         self.fragment(op, &o[0], accumulators, (class, true), &mut slots)?;
@@ -239,11 +243,16 @@ impl<'a> Decoder<'_, 'a> {
             return Ok(i);
         }
         let [d, a, b] = op.types()[..] else { return op.error("three types are expected") };
-        let n = op.after("m64n").and_then(|s| s.split_once('k')?.0.parse::<u16>().ok()).unwrap_or(0);
-        let k = op.after("m64n").and_then(|s| s.split_once('k')?.1.parse::<u32>().ok()).unwrap_or(0);
+        let n =
+            op.after("m64n").and_then(|s| s.split_once('k')?.0.parse::<u16>().ok()).unwrap_or(0);
+        let k =
+            op.after("m64n").and_then(|s| s.split_once('k')?.1.parse::<u32>().ok()).unwrap_or(0);
         let half = matches!(a, Type::F16 | Type::Bf16);
-        let known = n.is_multiple_of(8) && (8..=256).contains(&n) && is_product(a, b, d, 0)
-            && k * element(a).bytes() == 32 && d != Type::F64;
+        let known = n.is_multiple_of(8)
+            && (8..=256).contains(&n)
+            && is_product(a, b, d, 0)
+            && k * element(a).bytes() == 32
+            && d != Type::F64;
         if !known || !op.has("mma_async") || op.has("sp") {
             return op.unknown();
         }

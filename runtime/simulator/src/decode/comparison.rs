@@ -48,8 +48,8 @@ impl<'a> Decoder<'_, 'a> {
 
     fn set_predicate(&mut self, op: &Opcode<'_>, o: &[Operand<'a>]) -> Result<Inst, PtxError> {
         op.allow(&[
-            "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu",
-            "geu", "num", "nan", "and", "or", "xor", "ftz",
+            "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu",
+            "gtu", "geu", "num", "nan", "and", "or", "xor", "ftz",
         ])?;
         self.count(op, o, 3..=4)?;
         let ty = op.ty()?;
@@ -92,7 +92,9 @@ fn comparison_row(op: &Opcode<'_>, ty: Type) -> Option<Comparison> {
     let relation = op.text.split('.').nth(1)?;
     let plain = |row| Some(Comparison { row, swapped: false, code: 0 });
     let rows = match (ty, ty.is_signed()) {
-        (Type::F32 | Type::F64 | Type::F16 | Type::Bf16, _) => return float_comparison(op, ty, relation),
+        (Type::F32 | Type::F64 | Type::F16 | Type::Bf16, _) => {
+            return float_comparison(op, ty, relation);
+        }
         (Type::U16 | Type::B16, _) => [EqU16, NeU16, LtU16, LeU16],
         (Type::S16, _) => [EqU16, NeU16, LtS16, LeS16],
         (Type::S32, _) => [Eq32, Ne32, LtS32, LeS32],

@@ -17,7 +17,19 @@ impl<'a> Decoder<'_, 'a> {
         o: &[Operand<'a>],
     ) -> Result<Inst, PtxError> {
         op.allow(&[
-            "rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi", "rna", "ftz", "sat", "relu", "satfinite",
+            "rn",
+            "rz",
+            "rm",
+            "rp",
+            "rni",
+            "rzi",
+            "rmi",
+            "rpi",
+            "rna",
+            "ftz",
+            "sat",
+            "relu",
+            "satfinite",
         ])?;
         let types = op.types();
         let [to, from] = types[..] else { return op.error("a conversion has two types") };

@@ -62,8 +62,7 @@ impl Flow {
             }
             jumps.push(jump);
         }
-        let starts: Vec<u32> =
-            (0..=count as u32).filter(|at| is_start[*at as usize]).collect();
+        let starts: Vec<u32> = (0..=count as u32).filter(|at| is_start[*at as usize]).collect();
         let mut block_of = vec![0; count + 1];
         for (block, range) in starts.windows(2).enumerate() {
             block_of[range[0] as usize..range[1] as usize].fill(block as u32);
@@ -112,7 +111,8 @@ impl Flow {
                     if found[next as usize] == u32::MAX {
                         continue;
                     }
-                    meet = if meet == u32::MAX { next } else { intersect(&found, &rank, meet, next) };
+                    meet =
+                        if meet == u32::MAX { next } else { intersect(&found, &rank, meet, next) };
                 }
                 changed |= found[block] != meet;
                 found[block] = meet;

@@ -167,7 +167,12 @@ impl<'a> Inliner<'_, 'a> {
         if let Some(((register, negated), label)) = skip {
             let guard = Some((register, !negated));
             let operands = vec![Operand::Label(label)];
-            self.body.instructions.push(Instruction { guard, opcode: "bra", operands, ..i.clone() });
+            self.body.instructions.push(Instruction {
+                guard,
+                opcode: "bra",
+                operands,
+                ..i.clone()
+            });
         }
         let variables = self.fresh_variables(callee, &given);
         self.copy(callee, &variables)?;

@@ -158,13 +158,18 @@ pub(crate) enum Mbarrier {
     Init,
     Inval,
     /// `d` state, `b` arrivals or [`NONE`], `c` expected bytes or [`NONE`].
-    Arrive { drop: bool },
+    Arrive {
+        drop: bool,
+    },
     /// `b` bytes.
     ExpectTx,
     /// `b` bytes.
     CompleteTx,
     /// `d` predicate, `b` state (64 bits) or parity; `blocks`: the warp may be suspended.
-    Wait { parity: bool, blocks: bool },
+    Wait {
+        parity: bool,
+        blocks: bool,
+    },
     /// `d` count, `b` state.
     PendingCount,
 }
@@ -173,19 +178,31 @@ pub(crate) enum Mbarrier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bulk {
     /// Global to shared, completing bytes on an mbarrier: `d` destination, `a` source, `b` bytes, `c` mbarrier.
-    Load { multicast: bool },
+    Load {
+        multicast: bool,
+    },
     /// Shared to global, in a bulk group: `d` destination, `a` source, `b` bytes.
     Store,
     /// Shared to shared of another block, completing bytes there.
     ToCluster,
     /// Tensor to shared: `d` destination, `a` tensor map, `c` mbarrier, list at `extra`: coordinates, then
     /// im2col offsets, then the multicast mask.
-    TensorLoad { rank: u8, im2col: bool, multicast: bool },
+    TensorLoad {
+        rank: u8,
+        im2col: bool,
+        multicast: bool,
+    },
     /// Shared to tensor: `d` tensor map, `a` source, coordinates at `extra`.
-    TensorStore { rank: u8, im2col: bool, reduction: Option<AtomicKind> },
+    TensorStore {
+        rank: u8,
+        im2col: bool,
+        reduction: Option<AtomicKind>,
+    },
     Commit,
     /// Until at most `a` groups are under way; `read`: only until their sources were read.
-    Wait { read: bool },
+    Wait {
+        read: bool,
+    },
     PrefetchTensor,
 }
 
@@ -195,15 +212,33 @@ pub(crate) enum Op {
     Nop,
     Alu(AluOp),
     /// `bfi`, with the length's slot in `extra`.
-    InsertField { wide: bool },
+    InsertField {
+        wide: bool,
+    },
     /// A comparison into `d` and `offset` (its negation, or [`SINK`]), combined with predicate `c`.
-    Compare { row: AluOp, combine: Combine, negated: bool },
+    Compare {
+        row: AluOp,
+        combine: Combine,
+        negated: bool,
+    },
     /// `mov` of a wide value into the parts listed at `extra`; `part` bits each.
-    Unpack { part: u8, parts: u8 },
+    Unpack {
+        part: u8,
+        parts: u8,
+    },
     /// `mov` of the bytes or halves listed at `extra` into one value.
-    Pack { part: u8, parts: u8, wide: bool },
+    Pack {
+        part: u8,
+        parts: u8,
+        wide: bool,
+    },
     /// Carries in predicate `c`.
-    Carry { subtract: bool, reads: bool, writes: bool, wide: bool },
+    Carry {
+        subtract: bool,
+        reads: bool,
+        writes: bool,
+        wide: bool,
+    },
     /// Target in `extra`, meeting point in `c`.
     Branch,
     /// Index in `a`, targets in a list at `extra` of `offset` entries, meeting point in `c`.
@@ -218,28 +253,55 @@ pub(crate) enum Op {
     Shuffle(Shuffle),
     Vote(Vote),
     /// `match.any` or `match.all` (predicate in `offset`).
-    Match { all: bool, wide: bool },
+    Match {
+        all: bool,
+        wide: bool,
+    },
     Redux(Reduction),
     Elect,
     ActiveMask,
     WarpSync,
     /// Barrier `a` for `b` threads or all; `c` and `d` predicates of a reduction.
-    Barrier { waits: bool, reduction: Option<Vote>, aligned: bool },
-    ClusterArrive { release: bool },
+    Barrier {
+        waits: bool,
+        reduction: Option<Vote>,
+        aligned: bool,
+    },
+    ClusterArrive {
+        release: bool,
+    },
     ClusterWait,
-    Fence { gpu: bool },
+    Fence {
+        gpu: bool,
+    },
     ProxyFence,
-    CpAsync { bytes: u8, far: bool },
+    CpAsync {
+        bytes: u8,
+        far: bool,
+    },
     CpAsyncCommit,
     /// Until at most `a` groups are under way.
     CpAsyncWait,
     CpAsyncWaitAll,
-    CpAsyncArrive { counted: bool },
-    LdMatrix { count: u8, transposed: bool, far: bool },
-    StMatrix { count: u8, transposed: bool, far: bool },
+    CpAsyncArrive {
+        counted: bool,
+    },
+    LdMatrix {
+        count: u8,
+        transposed: bool,
+        far: bool,
+    },
+    StMatrix {
+        count: u8,
+        transposed: bool,
+        far: bool,
+    },
     /// Registers of d, a, b, c in a list at `extra`.
     Mma(Mma),
-    Mbarrier { kind: Mbarrier, window: Window },
+    Mbarrier {
+        kind: Mbarrier,
+        window: Window,
+    },
     Bulk(Bulk),
     /// Registers of d, then of a, in a list at `extra`; descriptors `a`, `b`; predicate `c` scales d;
     /// `offset` bit 0: d is kept always, bit 1: never.
@@ -248,10 +310,16 @@ pub(crate) enum Op {
     WgmmaCommit,
     WgmmaWait,
     /// Address of `a` in block `b` of the cluster.
-    MapRank { far: bool },
-    SetMaxRegisters { increase: bool },
+    MapRank {
+        far: bool,
+    },
+    SetMaxRegisters {
+        increase: bool,
+    },
     /// Counts instructions, since no clock is read.
-    Clock { wide: bool },
+    Clock {
+        wide: bool,
+    },
     Sleep,
     /// Whether an address lies in a window.
     IsSpace(Window),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use super::Body;
-use super::inst::{Inst, Op, Special, Window};
+use super::inst::{Inst, NONE, Op, Special, Window};
 use crate::error::PtxError;
 use crate::ptx::ast::{Function, Module as Tree, Place, Space, Variable};
 
@@ -47,6 +47,8 @@ pub(crate) struct Kernel {
     pub(crate) cluster: Option<[u32; 3]>,
     /// Smallest access to shared memory: 1, 2 or 4 bytes.
     pub(crate) granule: u32,
+    /// Warps are ordered by other things than barriers of the whole block.
+    pub(crate) fine_order: bool,
 }
 
 /// A variable of the module in global memory.
@@ -99,7 +101,10 @@ fn global(variable: &Variable<'_>, names: &FxHashMap<&str, u32>) -> Result<Globa
     let mut addresses = Vec::new();
     for (offset, name, added) in &variable.addresses {
         let Some(index) = names.get(name) else {
-            return Err(PtxError::new(variable.line, format!("`{name}` is not a variable in memory")));
+            return Err(PtxError::new(
+                variable.line,
+                format!("`{name}` is not a variable in memory"),
+            ));
         };
         addresses.push((*offset, *index, *added));
     }
@@ -210,4 +215,13 @@ pub(super) fn granule(code: &[Inst]) -> u32 {
         _ => None,
     });
     sizes.min().unwrap_or(4).min(4)
+}
+
+/// Whether anything but barriers of the whole block orders the warps of a block.
+pub(super) fn fine_order(code: &[Inst]) -> bool {
+    code.iter().any(|i| match i.op {
+        Op::Barrier { waits, .. } => i.b != NONE || !waits,
+        Op::Mbarrier { .. } | Op::ClusterWait | Op::Atomic(_) => true,
+        _ => false,
+    })
 }

@@ -9,11 +9,50 @@ use crate::ptx::ast::{Base, Operand, Space, Type};
 
 /// Modifiers of loads and stores that change no result here.
 const HINTS: &[&str] = &[
-    "nc", "volatile", "relaxed", "acquire", "release", "weak", "mmio", "cta", "gpu", "sys", "cluster", "ca",
-    "cg", "cs", "lu", "cv", "wb", "wt", "L1::no_allocate", "L1::evict_first", "L1::evict_last",
-    "L1::evict_normal", "L1::evict_unchanged", "L1::allocate", "L2::cache_hint", "L2::64B", "L2::128B",
-    "L2::256B", "L2::evict_first", "L2::evict_last", "L2::evict_normal", "global", "shared", "shared::cta",
-    "shared::cluster", "local", "param", "param::entry", "param::func", "const", "v2", "v4", "v8", "async",
+    "nc",
+    "volatile",
+    "relaxed",
+    "acquire",
+    "release",
+    "weak",
+    "mmio",
+    "cta",
+    "gpu",
+    "sys",
+    "cluster",
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "L1::no_allocate",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::allocate",
+    "L2::cache_hint",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+    "L2::evict_first",
+    "L2::evict_last",
+    "L2::evict_normal",
+    "global",
+    "shared",
+    "shared::cta",
+    "shared::cluster",
+    "local",
+    "param",
+    "param::entry",
+    "param::func",
+    "const",
+    "v2",
+    "v4",
+    "v8",
+    "async",
     "unified",
 ];
 
@@ -90,7 +129,10 @@ impl<'a> Decoder<'_, 'a> {
         (i.d, i.extra) = (slots[0], self.list(&slots));
         if let Some((space, offset)) = parameter {
             if space == Space::Param {
-                if !is_load || offset < 0 || offset as u64 + u64::from(access.size()) > self.kernel.parameter_bytes.into() {
+                if !is_load
+                    || offset < 0
+                    || offset as u64 + u64::from(access.size()) > self.kernel.parameter_bytes.into()
+                {
                     return op.error("outside the kernel's parameters");
                 }
                 (i.op, i.offset) = (Op::LoadParam(access), offset as i32);
@@ -111,7 +153,9 @@ impl<'a> Decoder<'_, 'a> {
 
     /// Space and offset when the address is a variable of the `.param` space.
     fn parameter(&self, op: &Opcode<'_>, address: &Operand<'a>) -> Option<(Space, i64)> {
-        let Operand::Address { base: Base::Variable(id), offset, .. } = address else { return None };
+        let Operand::Address { base: Base::Variable(id), offset, .. } = address else {
+            return None;
+        };
         let (space, start) = self.layout.local[*id as usize];
         let is_param = op.any(&["param", "param::entry", "param::func"]);
         is_param.then_some((space, i64::from(start).saturating_add(*offset)))
@@ -119,9 +163,34 @@ impl<'a> Decoder<'_, 'a> {
 
     pub(super) fn atomic(&mut self, op: &Opcode<'_>, o: &[Operand<'a>]) -> Result<Inst, PtxError> {
         op.allow(&[
-            "relaxed", "acquire", "release", "acq_rel", "cta", "gpu", "sys", "cluster", "global", "shared",
-            "shared::cta", "shared::cluster", "add", "inc", "dec", "and", "or", "xor", "min", "max", "exch",
-            "cas", "noftz", "ftz", "v2", "v4", "v8", "L2::cache_hint",
+            "relaxed",
+            "acquire",
+            "release",
+            "acq_rel",
+            "cta",
+            "gpu",
+            "sys",
+            "cluster",
+            "global",
+            "shared",
+            "shared::cta",
+            "shared::cluster",
+            "add",
+            "inc",
+            "dec",
+            "and",
+            "or",
+            "xor",
+            "min",
+            "max",
+            "exch",
+            "cas",
+            "noftz",
+            "ftz",
+            "v2",
+            "v4",
+            "v8",
+            "L2::cache_hint",
         ])?;
         let kinds = [
             ("add", AtomicKind::Add),
@@ -176,9 +245,26 @@ impl<'a> Decoder<'_, 'a> {
 
     pub(super) fn fence(&mut self, op: &Opcode<'_>) -> Result<Inst, PtxError> {
         op.allow(&[
-            "gl", "cta", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy", "async",
-            "async::generic", "alias", "global", "shared::cta", "shared::cluster", "async.global",
-            "mbarrier_init", "tensormap::generic", "sync_restrict::shared::cta",
+            "gl",
+            "cta",
+            "sys",
+            "gpu",
+            "cluster",
+            "sc",
+            "acq_rel",
+            "acquire",
+            "release",
+            "proxy",
+            "async",
+            "async::generic",
+            "alias",
+            "global",
+            "shared::cta",
+            "shared::cluster",
+            "async.global",
+            "mbarrier_init",
+            "tensormap::generic",
+            "sync_restrict::shared::cta",
             "sync_restrict::shared::cluster",
         ])?;
         let proxy = op.has("proxy");

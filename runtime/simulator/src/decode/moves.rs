@@ -136,7 +136,9 @@ impl<'a> Decoder<'_, 'a> {
             (32, 2) => self.blank(Op::Alu(PackWords)),
             (16, 2) => self.blank(Op::Alu(PackHalves)),
             (8, 2) => self.blank(Op::Alu(PackBytes)),
-            (_, count) => self.blank(Op::Pack { part, parts: count as u8, wide: class == Class::Double }),
+            (_, count) => {
+                self.blank(Op::Pack { part, parts: count as u8, wide: class == Class::Double })
+            }
         };
         (i.d, i.a, i.b) = (d, slots[0], slots[1]);
         i.extra = self.list(&slots);
@@ -148,7 +150,16 @@ impl<'a> Decoder<'_, 'a> {
         op: &Opcode<'_>,
         o: &[Operand<'a>],
     ) -> Result<Inst, PtxError> {
-        op.allow(&["to", "global", "shared", "shared::cta", "shared::cluster", "local", "param", "const"])?;
+        op.allow(&[
+            "to",
+            "global",
+            "shared",
+            "shared::cta",
+            "shared::cluster",
+            "local",
+            "param",
+            "const",
+        ])?;
         match op.base {
             "mapa" => return self.map_rank(op, o),
             "isspacep" => return self.is_space(op, o),

@@ -188,8 +188,12 @@ impl<'a> Decoder<'_, 'a> {
         let small = i32::try_from(*offset);
         match (base, small) {
             (Base::Register(r), Ok(offset)) => match self.class_of(*r) {
-                Some(Class::Word) => Ok(Address { slot: self.slots[*r as usize], far: false, offset }),
-                Some(Class::Double) => Ok(Address { slot: self.slots[*r as usize], far: true, offset }),
+                Some(Class::Word) => {
+                    Ok(Address { slot: self.slots[*r as usize], far: false, offset })
+                }
+                Some(Class::Double) => {
+                    Ok(Address { slot: self.slots[*r as usize], far: true, offset })
+                }
                 _ => op.error("an address cannot be a predicate"),
             },
             (Base::Register(_), Err(_)) => op.error("an offset beyond 32 bits"),

@@ -4,7 +4,7 @@ use super::address::{Addresses, Target, addresses, first, for_lanes, sectors, sp
 use super::lanes::FULL;
 use super::state::Worker;
 use super::warp::Warp;
-use crate::check::{Accessor, FindingKind, Stamp};
+use crate::check::{FindingKind, Row, SEVERAL_LANES};
 use crate::decode::inst::{Access, Inst};
 use crate::decode::kernel::Kernel;
 
@@ -21,7 +21,13 @@ pub(crate) struct Transfer<'k> {
 }
 
 impl<'k> Transfer<'k> {
-    pub(crate) fn of(kernel: &'k Kernel, inst: &Inst, pc: u32, access: Access, stores: bool) -> Transfer<'k> {
+    pub(crate) fn of(
+        kernel: &'k Kernel,
+        inst: &Inst,
+        pc: u32,
+        access: Access,
+        stores: bool,
+    ) -> Transfer<'k> {
         let start = inst.extra as usize;
         let registers = &kernel.lists[start..start + usize::from(access.count)];
         Transfer { access, registers, pc, stores }
@@ -61,12 +67,22 @@ impl<'k> Transfer<'k> {
     #[inline(always)]
     fn value(&self, warp: &Warp, at: usize, lane: usize) -> u64 {
         let slot = self.registers[at];
-        if self.access.wide { warp.file.double(slot)[lane] } else { u64::from(warp.file.word(slot)[lane]) }
+        if self.access.wide {
+            warp.file.double(slot)[lane]
+        } else {
+            u64::from(warp.file.word(slot)[lane])
+        }
     }
 }
 
 impl Worker<'_> {
-    pub(crate) fn load_store(&mut self, warp: &mut Warp, inst: &Inst, transfer: &Transfer<'_>, active: u32) {
+    pub(crate) fn load_store(
+        &mut self,
+        warp: &mut Warp,
+        inst: &Inst,
+        transfer: &Transfer<'_>,
+        active: u32,
+    ) {
         let access = transfer.access;
         let all = addresses(warp, inst.a, access.far, inst.offset);
         self.counts[transfer.pc as usize].bytes += transfer.size() * u64::from(active.count_ones());
@@ -102,14 +118,20 @@ impl Worker<'_> {
                 let from = allocation.base.wrapping_sub(element as u64 * u64::from(bytes));
                 if transfer.stores {
                     for_lanes(inside, |lane| {
-                        allocation.store(all[lane] - from, bytes, transfer.value(warp, element, lane));
+                        allocation.store(
+                            all[lane] - from,
+                            bytes,
+                            transfer.value(warp, element, lane),
+                        );
                     });
                 } else if bytes == 4 {
                     transfer.set(warp, element, inside, |lane| {
                         u64::from(allocation.word(((all[lane] - from) >> 2) as usize))
                     });
                 } else {
-                    transfer.set(warp, element, inside, |lane| allocation.load(all[lane] - from, bytes));
+                    transfer.set(warp, element, inside, |lane| {
+                        allocation.load(all[lane] - from, bytes)
+                    });
                 }
             }
         }
@@ -120,7 +142,14 @@ impl Worker<'_> {
 
     /// Initialisation and races of lanes that lie in one allocation.
     #[inline(always)]
-    fn check_global(&mut self, warp: &Warp, transfer: &Transfer<'_>, at: usize, all: &Addresses, inside: u32) {
+    fn check_global(
+        &mut self,
+        warp: &Warp,
+        transfer: &Transfer<'_>,
+        at: usize,
+        all: &Addresses,
+        inside: u32,
+    ) {
         let size = transfer.size();
         let pc = transfer.pc;
         let allocation = self.machine.memory.allocation(at);
@@ -135,23 +164,44 @@ impl Worker<'_> {
             } else {
                 for_lanes(inside, |lane| allocation.mark(all[lane] - allocation.base, size));
             }
-        } else if checks && !allocation.is_complete() && !allocation.is_written(offset, high - low + size) {
+        } else if checks
+            && !allocation.is_complete()
+            && !allocation.is_written(offset, high - low + size)
+        {
             self.check_written(warp, pc, at, (all, inside, size));
         }
         if !checks || self.machine.races.is_none() || transfer.access.strong {
             return;
         }
         if joined {
-            self.check_race(warp, (pc, first(inside)), at, (offset, high - low + size), transfer.stores);
+            self.check_race(
+                warp,
+                (pc, first(inside)),
+                at,
+                (offset, high - low + size),
+                transfer.stores,
+            );
         } else {
             for_lanes(inside, |lane| {
-                self.check_race(warp, (pc, lane), at, (all[lane] - allocation.base, size), transfer.stores);
+                self.check_race(
+                    warp,
+                    (pc, lane),
+                    at,
+                    (all[lane] - allocation.base, size),
+                    transfer.stores,
+                );
             });
         }
     }
 
     #[cold]
-    fn check_written(&mut self, warp: &Warp, pc: u32, at: usize, (all, inside, size): (&Addresses, u32, u64)) {
+    fn check_written(
+        &mut self,
+        warp: &Warp,
+        pc: u32,
+        at: usize,
+        (all, inside, size): (&Addresses, u32, u64),
+    ) {
         let allocation = self.machine.memory.allocation(at);
         for_lanes(inside, |lane| {
             if !allocation.is_written(all[lane] - allocation.base, size) {
@@ -176,7 +226,11 @@ impl Worker<'_> {
     ) {
         let Some(races) = &self.machine.races else { return };
         let knowledge = &self.blocks[warp.block].knowledge;
-        let found = if stores { races.write(at, range, knowledge) } else { races.read(at, range, knowledge) };
+        let found = if stores {
+            races.write(at, range, knowledge)
+        } else {
+            races.read(at, range, knowledge)
+        };
         if let Some(other) = found {
             let address = self.machine.memory.allocation(at).base + range.0;
             self.report_global((warp, lane as u32, pc), other, address, stores);
@@ -206,7 +260,12 @@ impl Worker<'_> {
             }
             let Some((block, _)) = lead.filter(|_| inside != 0) else { continue };
             if self.machine.options.checks {
-                self.check_shared(warp, (pc, block), (&offsets, inside, size as u32), transfer.stores);
+                self.check_shared(
+                    warp,
+                    (pc, block),
+                    (&offsets, inside, size as u32),
+                    transfer.stores,
+                );
             }
             self.move_shared(warp, transfer, block, &offsets, inside);
         }
@@ -227,7 +286,11 @@ impl Worker<'_> {
         for_lanes(lanes, |lane| inside |= u32::from(local(lane) + size <= bytes) << lane);
         if inside != lanes {
             let lane = first(lanes & !inside);
-            self.report_beyond((warp, lane as u32, pc), "the block's shared memory", (local(lane), size, bytes));
+            self.report_beyond(
+                (warp, lane as u32, pc),
+                "the block's shared memory",
+                (local(lane), size, bytes),
+            );
         }
         inside
     }
@@ -240,22 +303,53 @@ impl Worker<'_> {
         (offsets, lanes, size): (&Addresses, u32, u32),
         stores: bool,
     ) {
-        let stamp = Stamp { agent: warp.agent, time: warp.time };
-        for_lanes(lanes, |lane| {
-            let me = Accessor { stamp, lane: lane as u32, pc, clock: &warp.clock };
-            let start = offsets[lane] as u32 & ((1 << super::address::RANK_SHIFT) - 1);
-            let shadow = &mut self.blocks[block].shadow;
-            let found = if stores { shadow.write(start, size, &me) } else { shadow.read(start, size, &me) };
-            if let Some(conflict) = found {
-                self.report_conflict((warp, lane as u32, pc), conflict, (start, stores));
+        let local = |lane: usize| offsets[lane] as u32 & ((1 << super::address::RANK_SHIFT) - 1);
+        let lead = first(lanes);
+        match shape(offsets, lanes, size) {
+            Shape::Row => {
+                let row = Row { start: local(0), bytes: 32 * size, per_lane: size };
+                self.check_row(warp, (pc, 0), block, row, stores);
             }
-            if stores && !self.blocks[block].async_reads.is_empty() {
-                self.check_async_reads(warp, (pc, lane as u32), block, (start, size));
+            Shape::Place if !stores => {
+                let row = Row { start: local(lead), bytes: size, per_lane: 0 };
+                self.check_row(warp, (pc, SEVERAL_LANES), block, row, stores);
             }
-        });
+            _ => for_lanes(lanes, |lane| {
+                let row = Row { start: local(lane), bytes: size, per_lane: 0 };
+                self.check_row(warp, (pc, lane as u32), block, row, stores);
+            }),
+        }
     }
 
-    fn move_shared(&mut self, warp: &mut Warp, transfer: &Transfer<'_>, block: usize, offsets: &Addresses, lanes: u32) {
+    #[inline(always)]
+    fn check_row(
+        &mut self,
+        warp: &Warp,
+        (pc, lane): (u32, u32),
+        block: usize,
+        row: Row,
+        stores: bool,
+    ) {
+        let me = warp.accessor(block, lane, pc);
+        let shadow = &mut self.blocks[block].shadow;
+        let found = if stores { shadow.write(row, &me) } else { shadow.read(row, &me) };
+        let lane = if lane == SEVERAL_LANES { 0 } else { lane };
+        if let Some(conflict) = found {
+            self.report_conflict((warp, lane, pc), conflict, (row.start, stores));
+        }
+        if stores && !self.blocks[block].async_reads.is_empty() {
+            self.check_async_reads(warp, (pc, lane), block, (row.start, row.bytes));
+        }
+    }
+
+    fn move_shared(
+        &mut self,
+        warp: &mut Warp,
+        transfer: &Transfer<'_>,
+        block: usize,
+        offsets: &Addresses,
+        lanes: u32,
+    ) {
         let shared = &mut self.blocks[block].shared;
         let bytes = transfer.element() as usize;
         let mask = (1 << super::address::RANK_SHIFT) - 1;
@@ -266,7 +360,8 @@ impl Worker<'_> {
                     let value = transfer.value(warp, element, lane).to_le_bytes();
                     match bytes {
                         4 => shared[start(lane)..start(lane) + 4].copy_from_slice(&value[..4]),
-                        _ => shared[start(lane)..start(lane) + bytes].copy_from_slice(&value[..bytes]),
+                        _ => shared[start(lane)..start(lane) + bytes]
+                            .copy_from_slice(&value[..bytes]),
                     }
                 });
             } else {
@@ -290,7 +385,11 @@ impl Worker<'_> {
         for_lanes(good, |lane| {
             let offset = all[lane] & OFFSET_MASK;
             if offset + size > bytes {
-                self.report_beyond((warp, lane as u32, transfer.pc), "the thread's local memory", (offset, size, bytes));
+                self.report_beyond(
+                    (warp, lane as u32, transfer.pc),
+                    "the thread's local memory",
+                    (offset, size, bytes),
+                );
                 return;
             }
             let start = lane * bytes as usize + offset as usize;
@@ -317,7 +416,11 @@ impl Worker<'_> {
             let offset = (all[lane] & OFFSET_MASK) as usize;
             if transfer.stores || offset as u64 + size > parameters.len() as u64 {
                 let bytes = parameters.len() as u64;
-                self.report_beyond((warp, lane as u32, transfer.pc), "the kernel's parameters", (offset as u64, size, bytes));
+                self.report_beyond(
+                    (warp, lane as u32, transfer.pc),
+                    "the kernel's parameters",
+                    (offset as u64, size, bytes),
+                );
                 return;
             }
             for at in 0..transfer.registers.len() {
@@ -329,7 +432,13 @@ impl Worker<'_> {
     }
 
     /// `ld.param` of a kernel parameter, the same for all lanes.
-    pub(crate) fn load_parameter(&mut self, warp: &mut Warp, inst: &Inst, transfer: &Transfer<'_>, active: u32) {
+    pub(crate) fn load_parameter(
+        &mut self,
+        warp: &mut Warp,
+        inst: &Inst,
+        transfer: &Transfer<'_>,
+        active: u32,
+    ) {
         let element = transfer.element() as usize;
         for at in 0..transfer.registers.len() {
             let start = inst.offset as usize + at * element;
@@ -346,6 +455,31 @@ pub(crate) fn word_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
+}
+
+/// How the addresses of a warp's access lie.
+enum Shape {
+    /// All lanes, each behind the one before.
+    Row,
+    /// All at one place.
+    Place,
+    Other,
+}
+
+#[inline(always)]
+fn shape(offsets: &Addresses, lanes: u32, size: u32) -> Shape {
+    let lead = offsets[first(lanes)];
+    let (mut in_row, mut in_place) = (lanes == FULL, true);
+    for (lane, offset) in offsets.iter().enumerate() {
+        let there = lanes >> lane & 1 != 0;
+        in_row &= *offset == lead + u64::from(size) * lane as u64;
+        in_place &= !there || *offset == lead;
+    }
+    match (in_row, in_place) {
+        (true, _) => Shape::Row,
+        (_, true) => Shape::Place,
+        _ => Shape::Other,
+    }
 }
 
 /// Lowest and highest address of some lanes.

@@ -102,7 +102,10 @@ impl Worker<'_> {
         if bad != 0 {
             let lane = first(bad);
             self.report((warp, lane as u32, pc), FindingKind::Misaligned, None, || {
-                format!("an access of {size} bytes at {:#x}, which is not a multiple of {size}", addresses[lane])
+                format!(
+                    "an access of {size} bytes at {:#x}, which is not a multiple of {size}",
+                    addresses[lane]
+                )
             });
         }
         mask & good
@@ -124,7 +127,12 @@ impl Worker<'_> {
 
     /// Reports lanes beyond the end of shared, local or parameter memory.
     #[cold]
-    pub(crate) fn report_beyond(&mut self, at: (&Warp, u32, u32), what: &str, (offset, size, bytes): (u64, u64, u64)) {
+    pub(crate) fn report_beyond(
+        &mut self,
+        at: (&Warp, u32, u32),
+        what: &str,
+        (offset, size, bytes): (u64, u64, u64),
+    ) {
         self.report(at, FindingKind::OutOfBounds, None, || {
             format!("{size} bytes at byte {offset} of {what}, which has {bytes}")
         });

@@ -165,7 +165,11 @@ fn permute_bytes(a: u32, b: u32, selector: u32, mode: u32) -> u32 {
             5 => byte(low.min(at)),
             6 => byte(low & 2 | at & 1),
             _ if nibble(at) & 8 != 0 => {
-                if byte(nibble(at)) & 0x80 != 0 { 0xff } else { 0 }
+                if byte(nibble(at)) & 0x80 != 0 {
+                    0xff
+                } else {
+                    0
+                }
             }
             _ => byte(nibble(at)),
         };
@@ -177,7 +181,19 @@ fn permute_bytes(a: u32, b: u32, selector: u32, mode: u32) -> u32 {
 #[inline(always)]
 fn logic3(a: u32, b: u32, c: u32, table: u32) -> u32 {
     let pick = |bit: u32| if table >> bit & 1 != 0 { u32::MAX } else { 0 };
-    let (mut out, terms) = (0, [!a & !b & !c, !a & !b & c, !a & b & !c, !a & b & c, a & !b & !c, a & !b & c, a & b & !c, a & b & c]);
+    let (mut out, terms) = (
+        0,
+        [
+            !a & !b & !c,
+            !a & !b & c,
+            !a & b & !c,
+            !a & b & c,
+            a & !b & !c,
+            a & !b & c,
+            a & b & !c,
+            a & b & c,
+        ],
+    );
     for (bit, term) in terms.iter().enumerate() {
         out |= term & pick(bit as u32);
     }

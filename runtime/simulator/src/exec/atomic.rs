@@ -8,13 +8,20 @@ use crate::decode::inst::{Atomic, AtomicKind, Inst};
 use crate::ptx::ast::Type;
 
 impl Worker<'_> {
-    pub(crate) fn atomic(&mut self, warp: &mut Warp, inst: &Inst, atomic: Atomic, (pc, active): (u32, u32)) {
+    pub(crate) fn atomic(
+        &mut self,
+        warp: &mut Warp,
+        inst: &Inst,
+        atomic: Atomic,
+        (pc, active): (u32, u32),
+    ) {
         let all = addresses(warp, inst.a, atomic.far, inst.offset);
         let element = u64::from(atomic.ty.bytes());
         let size = element * u64::from(atomic.count);
         self.counts[pc as usize].bytes += size * u64::from(active.count_ones());
         let good = self.check_aligned(warp, (pc, active), &all, size);
-        let registers = &self.machine.kernel.lists[inst.extra as usize..][..usize::from(atomic.count)];
+        let registers =
+            &self.machine.kernel.lists[inst.extra as usize..][..usize::from(atomic.count)];
         let mut rest = good;
         while rest != 0 {
             let (target, lanes) = split(atomic.window, &all, rest);
@@ -23,7 +30,9 @@ impl Worker<'_> {
                 Target::Shared => {
                     let offsets = all.map(|a| a & ((1 << 56) - 1));
                     self.counts[pc as usize].waves += waves(&offsets, lanes, size as u32);
-                    for_lanes(lanes, |lane| self.shared_atomic(warp, inst, atomic, (pc, lane, offsets[lane])));
+                    for_lanes(lanes, |lane| {
+                        self.shared_atomic(warp, inst, atomic, (pc, lane, offsets[lane]))
+                    });
                 }
                 Target::Global => {
                     self.counts[pc as usize].sectors += sectors(&all, lanes, size);
@@ -51,10 +60,16 @@ impl Worker<'_> {
         };
         let allocation = memory.allocation(at);
         let offset = address - allocation.base;
-        if self.machine.options.checks && atomic.kind != AtomicKind::Exchange && !allocation.is_written(offset, size) {
-            self.report((warp, lane as u32, pc), crate::check::FindingKind::UninitialisedGlobal, None, || {
-                format!("an atomic on {size} bytes at {address:#x} that nothing has written")
-            });
+        if self.machine.options.checks
+            && atomic.kind != AtomicKind::Exchange
+            && !allocation.is_written(offset, size)
+        {
+            self.report(
+                (warp, lane as u32, pc),
+                crate::check::FindingKind::UninitialisedGlobal,
+                None,
+                || format!("an atomic on {size} bytes at {address:#x} that nothing has written"),
+            );
         }
         for (index, slot) in registers.iter().enumerate() {
             let operand = value(warp, *slot, lane, bytes);
@@ -73,7 +88,13 @@ impl Worker<'_> {
         }
     }
 
-    fn shared_atomic(&mut self, warp: &mut Warp, inst: &Inst, atomic: Atomic, (pc, lane, address): (u32, usize, u64)) {
+    fn shared_atomic(
+        &mut self,
+        warp: &mut Warp,
+        inst: &Inst,
+        atomic: Atomic,
+        (pc, lane, address): (u32, usize, u64),
+    ) {
         let bytes = atomic.ty.bytes() as usize;
         let place = self.shared_place(warp, address);
         let Some((block, offset)) = place else {
@@ -100,10 +121,15 @@ impl Worker<'_> {
     }
 
     /// Atomics do not race with each other; what they race with is found when plain accesses come.
-    fn check_shared_atomic(&mut self, warp: &Warp, (pc, lane): (u32, u32), block: usize, (start, size): (u32, u32)) {
-        use crate::check::{Accessor, Conflict, Stamp};
-        let stamp = Stamp { agent: warp.agent, time: warp.time };
-        let me = Accessor { stamp, lane, pc, clock: &warp.clock };
+    fn check_shared_atomic(
+        &mut self,
+        warp: &Warp,
+        (pc, lane): (u32, u32),
+        block: usize,
+        (start, size): (u32, u32),
+    ) {
+        use crate::check::Conflict;
+        let me = warp.accessor(block, lane, pc);
         if let Some(conflict @ (Conflict::Uninitialised | Conflict::Pending { .. })) =
             self.blocks[block].shadow.atomic(start, size, &me)
         {
@@ -131,12 +157,30 @@ fn apply(atomic: Atomic, old: u64, operand: u64, swap: u64) -> u64 {
     let cut = |x: u64| if wide { x } else { x & 0xffff_ffff };
     match atomic.kind {
         AtomicKind::Exchange => operand,
-        AtomicKind::CompareSwap => if old == cut(operand) { swap } else { old },
+        AtomicKind::CompareSwap => {
+            if old == cut(operand) {
+                swap
+            } else {
+                old
+            }
+        }
         AtomicKind::And => old & operand,
         AtomicKind::Or => old | operand,
         AtomicKind::Xor => old ^ operand,
-        AtomicKind::Inc => if old >= operand { 0 } else { old + 1 },
-        AtomicKind::Dec => if old == 0 || old > operand { operand } else { old - 1 },
+        AtomicKind::Inc => {
+            if old >= operand {
+                0
+            } else {
+                old + 1
+            }
+        }
+        AtomicKind::Dec => {
+            if old == 0 || old > operand {
+                operand
+            } else {
+                old - 1
+            }
+        }
         AtomicKind::Add => add(atomic.ty, old, operand),
         AtomicKind::Min | AtomicKind::Max => {
             let largest = atomic.kind == AtomicKind::Max;

@@ -8,7 +8,7 @@ use super::step::{Flow, Here};
 use super::tensor;
 use super::warp::Warp;
 use super::wgmma::AsyncRead;
-use crate::check::{Accessor, FindingKind, Stamp};
+use crate::check::{FindingKind, NO_EPOCH, Row, Stamp};
 use crate::decode::inst::{AtomicKind, Bulk, Inst};
 use crate::decode::operands::PARAMETER_WINDOW;
 use crate::memory::{Swizzle, TENSOR_MAP_BYTES, TensorMap};
@@ -48,7 +48,9 @@ impl Flight {
     /// Bytes that land in each place.
     pub(crate) fn bytes(&self) -> u32 {
         match &self.cargo {
-            Cargo::FromGlobal { bytes, .. } | Cargo::FromShared { bytes, .. } | Cargo::ToGlobal { bytes, .. } => *bytes,
+            Cargo::FromGlobal { bytes, .. }
+            | Cargo::FromShared { bytes, .. }
+            | Cargo::ToGlobal { bytes, .. } => *bytes,
             Cargo::FromTensor { map, .. } | Cargo::ToTensor { map, .. } => map.box_bytes() as u32,
         }
     }
@@ -83,7 +85,9 @@ impl Worker<'_> {
                 let flying = |n: u64| self.flights.iter().any(|f| f.number == n);
                 let ended: Vec<u64> = reads
                     .iter()
-                    .filter(|r| !r.done && r.stamp.agent == agent && r.is_store && !flying(r.number))
+                    .filter(|r| {
+                        !r.done && r.stamp.agent == agent && r.is_store && !flying(r.number)
+                    })
                     .map(|r| r.number)
                     .collect();
                 self.end_reads(warp.block, &ended, stamp);
@@ -101,7 +105,11 @@ impl Worker<'_> {
             if far { warp.file.double(slot)[lane] } else { u64::from(warp.file.word(slot)[lane]) }
         };
         let bit = |at: u32| inst.offset >> at & 1 != 0;
-        let operands = Operands { d: value(inst.d, bit(0)), a: value(inst.a, bit(1)), c: value(inst.c, bit(2)) };
+        let operands = Operands {
+            d: value(inst.d, bit(0)),
+            a: value(inst.a, bit(1)),
+            c: value(inst.c, bit(2)),
+        };
         let local = |address: u64| address as u32;
         let at = (pc, lane as u32);
         let lists = &self.machine.kernel.lists;
@@ -118,22 +126,42 @@ impl Worker<'_> {
             }
             Bulk::Store => {
                 let bytes = warp.file.word(inst.b)[lane];
-                (Cargo::ToGlobal { start: local(operands.a), address: operands.d, bytes }, false, None)
+                (
+                    Cargo::ToGlobal { start: local(operands.a), address: operands.d, bytes },
+                    false,
+                    None,
+                )
             }
             Bulk::TensorLoad { rank, im2col, multicast } => {
-                let Some(map) = self.tensor_map(warp, at, operands.a, (rank, im2col)) else { return };
+                let Some(map) = self.tensor_map(warp, at, operands.a, (rank, im2col)) else {
+                    return;
+                };
                 let (coordinates, rest) = coordinates(lists, warp, inst, rank, lane);
                 let offsets = if im2col { usize::from(rank) - 2 } else { 0 };
                 let slots = &rest[..offsets];
                 let offsets_values = slots.iter().map(|s| warp.file.word(*s)[lane]).collect();
                 let mask = multicast.then(|| warp.file.word(rest[offsets])[lane]);
-                (Cargo::FromTensor { map: Box::new(map), at: coordinates, offsets: offsets_values }, true, mask)
+                (
+                    Cargo::FromTensor {
+                        map: Box::new(map),
+                        at: coordinates,
+                        offsets: offsets_values,
+                    },
+                    true,
+                    mask,
+                )
             }
             Bulk::TensorStore { rank, im2col, reduction } => {
-                let Some(map) = self.tensor_map(warp, at, operands.d, (rank, im2col)) else { return };
+                let Some(map) = self.tensor_map(warp, at, operands.d, (rank, im2col)) else {
+                    return;
+                };
                 let (coordinates, _) = coordinates(lists, warp, inst, rank, lane);
                 let start = local(operands.a);
-                (Cargo::ToTensor { map: Box::new(map), start, at: coordinates, reduction }, false, None)
+                (
+                    Cargo::ToTensor { map: Box::new(map), start, at: coordinates, reduction },
+                    false,
+                    None,
+                )
             }
             _ => return,
         };
@@ -160,7 +188,8 @@ impl Worker<'_> {
     /// Where a load lands: once, or at the same offsets in each block of a multicast mask.
     fn landings(&self, warp: &Warp, operands: &Operands, mask: Option<u32>) -> Vec<Landing> {
         let place = |address: u64| self.shared_place(warp, address);
-        let (Some((block, start)), Some((_, mbarrier))) = (place(operands.d), place(operands.c)) else {
+        let (Some((block, start)), Some((_, mbarrier))) = (place(operands.d), place(operands.c))
+        else {
             return Vec::new();
         };
         let Some(mask) = mask else { return vec![Landing { block, start, mbarrier }] };
@@ -187,7 +216,8 @@ impl Worker<'_> {
             self.machine.memory.read(address, &mut bytes).is_ok()
         };
         let map = if read { TensorMap::decode(&bytes) } else { None };
-        let fits = |m: &TensorMap| m.extents.len() == usize::from(rank) && m.window.is_some() == im2col;
+        let fits =
+            |m: &TensorMap| m.extents.len() == usize::from(rank) && m.window.is_some() == im2col;
         let found = map.filter(fits);
         if found.is_none() || !address.is_multiple_of(64) {
             self.report((warp, lane, pc), FindingKind::TensorMap, None, || {
@@ -205,7 +235,13 @@ impl Worker<'_> {
             Cargo::FromTensor { map, .. } | Cargo::ToTensor { map, .. } => (true, map.swizzle),
             _ => (false, Swizzle::None),
         };
-        let align = if !tensor { 16 } else if swizzle == Swizzle::None { 128 } else { 8 * swizzle.span() as u32 };
+        let align = if !tensor {
+            16
+        } else if swizzle == Swizzle::None {
+            128
+        } else {
+            8 * swizzle.span() as u32
+        };
         let global = match &flight.cargo {
             Cargo::FromGlobal { address, .. } | Cargo::ToGlobal { address, .. } => *address,
             _ => 0,
@@ -216,16 +252,23 @@ impl Worker<'_> {
             });
             return false;
         }
-        let mut places: Vec<(usize, u32)> = flight.landings.iter().map(|l| (l.block, l.start)).collect();
+        let mut places: Vec<(usize, u32)> =
+            flight.landings.iter().map(|l| (l.block, l.start)).collect();
         match &flight.cargo {
-            Cargo::ToGlobal { start, .. } | Cargo::ToTensor { start, .. } => places.push((flight.block, *start)),
+            Cargo::ToGlobal { start, .. } | Cargo::ToTensor { start, .. } => {
+                places.push((flight.block, *start))
+            }
             Cargo::FromShared { block, start, .. } => places.push((*block, *start)),
             _ => {}
         }
         for (block, start) in &places {
             let end = self.blocks[*block].shared.len() as u64;
             if u64::from(*start) + u64::from(bytes) > end {
-                self.report_beyond(at, "the block's shared memory", (u64::from(*start), bytes.into(), end));
+                self.report_beyond(
+                    at,
+                    "the block's shared memory",
+                    (u64::from(*start), bytes.into(), end),
+                );
                 return false;
             }
             if start % align != 0 {
@@ -235,7 +278,8 @@ impl Worker<'_> {
                 return false;
             }
         }
-        if flight.landings.iter().any(|l| !self.blocks[l.block].mbarriers.contains_key(&l.mbarrier)) {
+        if flight.landings.iter().any(|l| !self.blocks[l.block].mbarriers.contains_key(&l.mbarrier))
+        {
             self.report(at, FindingKind::Mbarrier, None, || {
                 "an asynchronous copy completes on an mbarrier that was never initialised".into()
             });
@@ -250,12 +294,16 @@ impl Worker<'_> {
 
     /// The copy writes its landings from now on.
     fn check_landings(&mut self, warp: &Warp, flight: &Flight) {
-        let stamp = Stamp { agent: warp.agent, time: warp.time };
-        let me = Accessor { stamp, lane: flight.lane, pc: flight.pc, clock: &warp.clock };
         for landing in &flight.landings {
-            let found = self.blocks[landing.block].shadow.begin_copy(landing.start, flight.bytes(), &me);
+            let me = warp.accessor(landing.block, flight.lane, flight.pc);
+            let row = Row { start: landing.start, bytes: flight.bytes(), per_lane: 0 };
+            let found = self.blocks[landing.block].shadow.begin_copy(row, &me);
             if let Some(conflict) = found {
-                self.report_conflict((warp, flight.lane, flight.pc), conflict, (landing.start, true));
+                self.report_conflict(
+                    (warp, flight.lane, flight.pc),
+                    conflict,
+                    (landing.start, true),
+                );
             }
             let range = (landing.start, flight.bytes());
             self.check_async_reads(warp, (flight.pc, flight.lane), landing.block, range);
@@ -270,7 +318,7 @@ impl Worker<'_> {
             _ => return,
         };
         let stamp = Stamp { agent: warp.agent, time: warp.time };
-        let me = Accessor { stamp, lane: flight.lane, pc: flight.pc, clock: &warp.clock };
+        let me = warp.accessor(block, flight.lane, flight.pc);
         let fenced = &self.fenced;
         let seen = |s: Stamp| fenced.get(s.agent as usize).is_none_or(|t| *t >= s.time);
         let found = self.blocks[block].shadow.proxy_read(start, flight.bytes(), &me, seen);
@@ -280,7 +328,16 @@ impl Worker<'_> {
         if flight.landings.is_empty() {
             let end = start + flight.bytes();
             let (number, lane, pc) = (flight.number, flight.lane, flight.pc);
-            self.blocks[block].async_reads.push(AsyncRead { number, start, end, lane, pc, stamp, done: false, is_store: true });
+            self.blocks[block].async_reads.push(AsyncRead {
+                number,
+                start,
+                end,
+                lane,
+                pc,
+                stamp,
+                done: false,
+                is_store: true,
+            });
         }
     }
 
@@ -294,7 +351,9 @@ impl Worker<'_> {
                 && let Some(state) = self.blocks[landing.block].mbarriers.get(&landing.mbarrier)
             {
                 let stamp = state.stamp();
-                self.blocks[landing.block].shadow.end_copy(landing.start, flight.bytes(), stamp, flight.lane, true);
+                let row = Row { start: landing.start, bytes: flight.bytes(), per_lane: 0 };
+                let arrival = (stamp, flight.lane, NO_EPOCH);
+                self.blocks[landing.block].shadow.end_copy(row, arrival, true);
             }
             self.complete_bytes(landing.block, landing.mbarrier, i64::from(flight.bytes()));
         }
@@ -302,7 +361,13 @@ impl Worker<'_> {
 }
 
 /// Coordinates of a tensor copy, and the slots that follow them.
-fn coordinates<'k>(lists: &'k [u32], warp: &Warp, inst: &Inst, rank: u8, lane: usize) -> ([i32; 5], &'k [u32]) {
+fn coordinates<'k>(
+    lists: &'k [u32],
+    warp: &Warp,
+    inst: &Inst,
+    rank: u8,
+    lane: usize,
+) -> ([i32; 5], &'k [u32]) {
     let slots = &lists[inst.extra as usize..];
     let mut out = [0; 5];
     for (at, slot) in slots[..usize::from(rank)].iter().enumerate() {

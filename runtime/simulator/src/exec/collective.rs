@@ -49,7 +49,9 @@ impl Worker<'_> {
             execute(warp, &inst, there, members);
             warp.tick();
             let arrived: Vec<bool> = warp.fragments.iter().map(meets).collect();
-            for (fragment, _) in warp.fragments.iter_mut().zip(&arrived).filter(|(_, there)| **there) {
+            for (fragment, _) in
+                warp.fragments.iter_mut().zip(&arrived).filter(|(_, there)| **there)
+            {
                 let count = &mut self.counts[fragment.pc as usize];
                 count.issues += 1;
                 count.diverged += 1;
@@ -119,7 +121,9 @@ fn vote(warp: &mut Warp, inst: &Inst, kind: Vote, active: u32) {
         Vote::Ballot => warp.file.set_word(inst.d, &[holds; LANES], active),
         Vote::All => warp.file.set_predicate(inst.d, all(holds == active), active),
         Vote::Any => warp.file.set_predicate(inst.d, all(holds != 0), active),
-        Vote::Uniform => warp.file.set_predicate(inst.d, all(holds == active || holds == 0), active),
+        Vote::Uniform => {
+            warp.file.set_predicate(inst.d, all(holds == active || holds == 0), active)
+        }
     }
 }
 

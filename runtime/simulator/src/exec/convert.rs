@@ -110,7 +110,10 @@ fn from_float(value: f64, to: Type, modifiers: u32) -> u64 {
 }
 
 fn to_is_float(to: Type) -> bool {
-    matches!(to, Type::F16 | Type::Bf16 | Type::F32 | Type::F64 | Type::Tf32 | Type::E4m3 | Type::E5m2)
+    matches!(
+        to,
+        Type::F16 | Type::Bf16 | Type::F32 | Type::F64 | Type::Tf32 | Type::E4m3 | Type::E5m2
+    )
 }
 
 fn encode(value: f64, to: Type, round: Round, modifiers: u32) -> u64 {
@@ -148,7 +151,9 @@ fn integer_to_f32(value: i128, round: Round) -> f32 {
     let near = value as f32;
     let error = value - near as i128;
     match round {
-        Round::Zero if error != 0 && (error > 0) != (value > 0) => f32::from_bits(near.to_bits() - 1),
+        Round::Zero if error != 0 && (error > 0) != (value > 0) => {
+            f32::from_bits(near.to_bits() - 1)
+        }
         Round::Down if error < 0 => near.next_down(),
         Round::Up if error > 0 => near.next_up(),
         _ => near,

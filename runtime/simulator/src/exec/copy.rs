@@ -6,7 +6,7 @@ use super::lanes::LANES;
 use super::launch::Completion;
 use super::state::Worker;
 use super::warp::Warp;
-use crate::check::{Accessor, FindingKind, Stamp};
+use crate::check::{FindingKind, NO_EPOCH, Row, Stamp};
 use crate::decode::inst::{Inst, Op};
 
 /// A `cp.async` of a warp that is under way.
@@ -25,9 +25,12 @@ pub(crate) struct ElementCopy {
 impl Worker<'_> {
     pub(crate) fn element_copy(&mut self, warp: &mut Warp, inst: &Inst, (pc, active): (u32, u32)) {
         match inst.op {
-            Op::CpAsync { bytes, far } => self.begin_element_copy(warp, inst, (pc, active), (bytes, far)),
+            Op::CpAsync { bytes, far } => {
+                self.begin_element_copy(warp, inst, (pc, active), (bytes, far))
+            }
             Op::CpAsyncCommit => {
-                let group = std::mem::take(&mut warp.copies);
+                let empty = warp.spare_copies.pop().unwrap_or_default();
+                let group = std::mem::replace(&mut warp.copies, empty);
                 warp.copy_groups.push_back(group);
             }
             Op::CpAsyncWait => {
@@ -51,7 +54,13 @@ impl Worker<'_> {
         self.end_element_copies(warp, open, stamp);
     }
 
-    fn begin_element_copy(&mut self, warp: &mut Warp, inst: &Inst, (pc, active): (u32, u32), (bytes, far): (u8, bool)) {
+    fn begin_element_copy(
+        &mut self,
+        warp: &mut Warp,
+        inst: &Inst,
+        (pc, active): (u32, u32),
+        (bytes, far): (u8, bool),
+    ) {
         let size = u32::from(bytes);
         let to = addresses(warp, inst.d, far, inst.offset).map(|a| a & ((1 << 56) - 1));
         let from = addresses(warp, inst.a, true, inst.extra as i32);
@@ -90,12 +99,17 @@ impl Worker<'_> {
         warp.copies.push(copy);
     }
 
-    fn check_begin_copies(&mut self, warp: &Warp, pc: u32, (to, mask, size): (&Addresses, u32, u32)) {
-        let stamp = Stamp { agent: warp.agent, time: warp.time };
+    fn check_begin_copies(
+        &mut self,
+        warp: &Warp,
+        pc: u32,
+        (to, mask, size): (&Addresses, u32, u32),
+    ) {
         for_lanes(mask, |lane| {
-            let me = Accessor { stamp, lane: lane as u32, pc, clock: &warp.clock };
+            let me = warp.accessor(warp.block, lane as u32, pc);
             let start = to[lane] as u32;
-            if let Some(conflict) = self.blocks[warp.block].shadow.begin_copy(start, size, &me) {
+            let row = Row { start, bytes: size, per_lane: 0 };
+            if let Some(conflict) = self.blocks[warp.block].shadow.begin_copy(row, &me) {
                 self.report_conflict((warp, lane as u32, pc), conflict, (start, true));
             }
             if !self.blocks[warp.block].async_reads.is_empty() {
@@ -105,19 +119,27 @@ impl Worker<'_> {
     }
 
     /// Copies have arrived; others see it through the warp, or through the mbarrier of a stamp.
-    fn end_element_copies(&mut self, warp: &Warp, group: Vec<ElementCopy>, stamp: Option<Stamp>) {
+    fn end_element_copies(
+        &mut self,
+        warp: &mut Warp,
+        mut group: Vec<ElementCopy>,
+        stamp: Option<Stamp>,
+    ) {
+        let leaves = if stamp.is_some() { NO_EPOCH } else { warp.epoch };
         let stamp = stamp.unwrap_or(Stamp { agent: warp.agent, time: warp.time });
-        for copy in group {
+        for copy in group.drain(..) {
             if !copy.moved {
                 self.move_elements(warp, &copy);
             }
             if self.machine.options.checks {
                 let shadow = &mut self.blocks[warp.block].shadow;
                 for_lanes(copy.mask, |lane| {
-                    shadow.end_copy(copy.to[lane] as u32, copy.bytes, stamp, lane as u32, false);
+                    let row = Row { start: copy.to[lane] as u32, bytes: copy.bytes, per_lane: 0 };
+                    shadow.end_copy(row, (stamp, lane as u32, leaves), false);
                 });
             }
         }
+        warp.spare_copies.push(group);
     }
 
     fn move_elements(&mut self, warp: &Warp, copy: &ElementCopy) {
@@ -126,7 +148,9 @@ impl Worker<'_> {
             let mut value = [0u8; 16];
             if present != 0 {
                 let mut rest = 1 << lane;
-                let Some((at, _)) = self.allocation_lanes(warp, copy.pc, (&copy.from, present), &mut rest) else {
+                let Some((at, _)) =
+                    self.allocation_lanes(warp, copy.pc, (&copy.from, present), &mut rest)
+                else {
                     return;
                 };
                 let allocation = self.machine.memory.allocation(at);
@@ -146,7 +170,13 @@ impl Worker<'_> {
         });
     }
 
-    fn check_copied(&mut self, warp: &Warp, (pc, lane): (u32, usize), at: usize, (offset, bytes): (u64, u64)) {
+    fn check_copied(
+        &mut self,
+        warp: &Warp,
+        (pc, lane): (u32, usize),
+        at: usize,
+        (offset, bytes): (u64, u64),
+    ) {
         let allocation = self.machine.memory.allocation(at);
         if !allocation.is_written(offset, bytes) {
             self.report((warp, lane as u32, pc), FindingKind::UninitialisedGlobal, None, || {
@@ -158,11 +188,14 @@ impl Worker<'_> {
 
     /// `ldmatrix` and `stmatrix`: lanes 8q to 8q+7 hold the addresses of the rows of matrix q.
     pub(crate) fn matrix_move(&mut self, warp: &mut Warp, inst: &Inst, (pc, active): (u32, u32)) {
-        let (Op::LdMatrix { count, transposed, far } | Op::StMatrix { count, transposed, far }) = inst.op else {
+        let (Op::LdMatrix { count, transposed, far } | Op::StMatrix { count, transposed, far }) =
+            inst.op
+        else {
             return;
         };
         let stores = matches!(inst.op, Op::StMatrix { .. });
         self.check_converged(warp, (pc, active));
+        warp.tick();
         let all = addresses(warp, inst.a, far, inst.offset).map(|a| a & ((1 << 56) - 1));
         let lanes = if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 };
         let good = self.check_aligned(warp, (pc, lanes), &all, 16);
@@ -171,7 +204,11 @@ impl Worker<'_> {
         for_lanes(good, |lane| inside |= u32::from(all[lane] + 16 <= end) << lane);
         if inside != good {
             let lane = super::address::first(good & !inside);
-            self.report_beyond((warp, lane as u32, pc), "the block's shared memory", (all[lane], 16, end));
+            self.report_beyond(
+                (warp, lane as u32, pc),
+                "the block's shared memory",
+                (all[lane], 16, end),
+            );
         }
         let counts = &mut self.counts[pc as usize];
         counts.waves += waves(&all, inside, 16);
@@ -181,8 +218,11 @@ impl Worker<'_> {
         }
         let kernel = self.machine.kernel;
         let shared = &mut self.blocks[warp.block].shared;
-        for (q, slot) in kernel.lists[inst.extra as usize..][..usize::from(count)].iter().enumerate() {
-            let row = |r: usize| (inside >> (8 * q + r) & 1 != 0).then_some(all[8 * q + r] as usize);
+        for (q, slot) in
+            kernel.lists[inst.extra as usize..][..usize::from(count)].iter().enumerate()
+        {
+            let row =
+                |r: usize| (inside >> (8 * q + r) & 1 != 0).then_some(all[8 * q + r] as usize);
             if stores {
                 store_matrix(shared, row, warp.file.word(*slot), transposed);
             } else {
@@ -194,7 +234,11 @@ impl Worker<'_> {
     }
 }
 
-fn load_matrix(shared: &[u8], row: impl Fn(usize) -> Option<usize>, transposed: bool) -> [u32; LANES] {
+fn load_matrix(
+    shared: &[u8],
+    row: impl Fn(usize) -> Option<usize>,
+    transposed: bool,
+) -> [u32; LANES] {
     let mut words = [0; LANES];
     for r in 0..8 {
         if let Some(start) = row(r) {
@@ -206,12 +250,18 @@ fn load_matrix(shared: &[u8], row: impl Fn(usize) -> Option<usize>, transposed: 
     if transposed { transpose(&words) } else { words }
 }
 
-fn store_matrix(shared: &mut [u8], row: impl Fn(usize) -> Option<usize>, words: &[u32; LANES], transposed: bool) {
+fn store_matrix(
+    shared: &mut [u8],
+    row: impl Fn(usize) -> Option<usize>,
+    words: &[u32; LANES],
+    transposed: bool,
+) {
     let words = if transposed { transpose(words) } else { *words };
     for r in 0..8 {
         if let Some(start) = row(r) {
             for c in 0..4 {
-                shared[start + 4 * c..start + 4 * c + 4].copy_from_slice(&words[r * 4 + c].to_le_bytes());
+                shared[start + 4 * c..start + 4 * c + 4]
+                    .copy_from_slice(&words[r * 4 + c].to_le_bytes());
             }
         }
     }

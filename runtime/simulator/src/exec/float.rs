@@ -371,7 +371,10 @@ mod tests {
             for bits in 0..=255u32 {
                 let value = format.decode(bits);
                 if !value.is_nan() {
-                    assert_eq!(format.encode(value, Round::Nearest, true) & 0xff, if value.is_infinite() { bits - 1 } else { bits });
+                    assert_eq!(
+                        format.encode(value, Round::Nearest, true) & 0xff,
+                        if value.is_infinite() { bits - 1 } else { bits }
+                    );
                 }
             }
         }

@@ -95,7 +95,11 @@ impl<'m> Worker<'m> {
             // What nobody wrote reads as NaN.
             block.shared.resize(machine.shared_bytes as usize, 0xff);
             if machine.options.checks {
-                block.shadow.reset(machine.shared_bytes as usize, machine.kernel.granule);
+                block.shadow.reset(
+                    machine.shared_bytes as usize,
+                    machine.kernel.granule,
+                    machine.kernel.fine_order,
+                );
             }
             block.barriers.resize_with(BARRIERS, BarrierState::default);
             block.barriers.iter_mut().for_each(BarrierState::reset);
@@ -299,7 +303,12 @@ fn place(machine: &Machine<'_>, warp: &mut Warp, block: [u32; 3], rank: u32) {
     }
 }
 
-fn special_row(machine: &Machine<'_>, special: &Special, (block, rank): ([u32; 3], u32), warp: u32) -> [u32; LANES] {
+fn special_row(
+    machine: &Machine<'_>,
+    special: &Special,
+    (block, rank): ([u32; 3], u32),
+    warp: u32,
+) -> [u32; LANES] {
     let cluster = machine.cluster;
     let axis = |values: [u32; 3], at: &u8| [values[usize::from(*at)]; LANES];
     let each = |f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| f(lane as u32));

@@ -3,8 +3,8 @@
 //! This is the one place with unsafe code: calling a function compiled for instructions that were detected.
 
 use super::alu;
-use super::lanes::File;
-use super::matrix::{self, RawRow};
+use super::lanes::{File, Words};
+use super::matrix;
 use crate::counters::PcCount;
 use crate::decode::inst::{Inst, Mma, NONE, Op, Wgmma};
 
@@ -134,5 +134,5 @@ instantiate! {
 
 instantiate! {
     /// One warp's part of a `wgmma`.
-    fn wgmma(file: &mut File, shape: Wgmma, slots: &[u32], a: &[RawRow], b: &[RawRow], keeps: bool) = matrix::wgmma;
+    fn wgmma(file: &mut File, shape: Wgmma, slots: &[u32], a: &[Words; 4], b: &[[Words; 2]], keeps: bool) = matrix::wgmma;
 }

@@ -75,53 +75,87 @@ impl File {
     }
 }
 
-/// Types whose rows can be read and written.
+/// Types whose rows can be read and written. Rows stay as they lie in the file until a lane is asked for, so
+/// that loops over lanes become vector code.
 pub(crate) trait Lane: Copy {
-    fn load(file: &File, slot: u32) -> [Self; LANES];
-    fn store(file: &mut File, slot: u32, value: &[Self; LANES], mask: u32);
+    /// A row of the file.
+    type Row: Copy;
+    /// A row without values.
+    const EMPTY: Self::Row;
+    fn row(file: &File, slot: u32) -> Self::Row;
+    fn at(row: &Self::Row, lane: usize) -> Self;
+    fn put(self, row: &mut Self::Row, lane: usize);
+    fn store(file: &mut File, slot: u32, row: &Self::Row, mask: u32);
 }
 
 macro_rules! lane {
-    ($ty:ty, $read:ident, $write:ident, $from:expr, $to:expr) => {
+    ($ty:ty, $row:ty, $empty:expr, $read:ident, $write:ident, $from:expr, $to:expr) => {
         impl Lane for $ty {
+            type Row = $row;
+            const EMPTY: $row = $empty;
+
             #[inline(always)]
-            fn load(file: &File, slot: u32) -> [Self; LANES] {
-                file.$read(slot).map($from)
+            fn row(file: &File, slot: u32) -> $row {
+                *file.$read(slot)
             }
 
             #[inline(always)]
-            fn store(file: &mut File, slot: u32, value: &[Self; LANES], mask: u32) {
-                file.$write(slot, &value.map($to), mask);
+            fn at(row: &$row, lane: usize) -> $ty {
+                ($from)(row[lane])
+            }
+
+            #[inline(always)]
+            fn put(self, row: &mut $row, lane: usize) {
+                row[lane] = ($to)(self);
+            }
+
+            #[inline(always)]
+            fn store(file: &mut File, slot: u32, row: &$row, mask: u32) {
+                file.$write(slot, row, mask);
             }
         }
     };
+    (word $ty:ty, $from:expr, $to:expr) => {
+        lane!($ty, Words, [0; LANES], word, set_word, $from, $to);
+    };
+    (double $ty:ty, $from:expr, $to:expr) => {
+        lane!($ty, Doubles, [0; LANES], double, set_double, $from, $to);
+    };
 }
 
-lane!(u32, word, set_word, |x| x, |x| x);
-lane!(i32, word, set_word, |x| x as i32, |x| x as u32);
-lane!(u16, word, set_word, |x| x as u16, u32::from);
-lane!(i16, word, set_word, |x| x as i16, |x| u32::from(x as u16));
-lane!(u8, word, set_word, |x| x as u8, u32::from);
-lane!(i8, word, set_word, |x| x as i8, |x| u32::from(x as u8));
-lane!(f32, word, set_word, f32::from_bits, f32::to_bits);
-lane!(u64, double, set_double, |x| x, |x| x);
-lane!(i64, double, set_double, |x| x as i64, |x| x as u64);
-lane!(f64, double, set_double, f64::from_bits, f64::to_bits);
+lane!(word u32, |x: u32| x, |x: u32| x);
+lane!(word i32, |x: u32| x as i32, |x: i32| x as u32);
+lane!(word u16, |x: u32| x as u16, u32::from);
+lane!(word i16, |x: u32| x as i16, |x: i16| u32::from(x as u16));
+lane!(word u8, |x: u32| x as u8, u32::from);
+lane!(word i8, |x: u32| x as i8, |x: i8| u32::from(x as u8));
+lane!(word f32, f32::from_bits, f32::to_bits);
+lane!(double u64, |x: u64| x, |x: u64| x);
+lane!(double i64, |x: u64| x as i64, |x: i64| x as u64);
+lane!(double f64, f64::from_bits, f64::to_bits);
 
 impl Lane for bool {
+    type Row = u32;
+    const EMPTY: u32 = 0;
+
     #[inline(always)]
-    fn load(file: &File, slot: u32) -> [bool; LANES] {
-        let mask = file.predicate(slot);
-        std::array::from_fn(|lane| mask >> lane & 1 != 0)
+    fn row(file: &File, slot: u32) -> u32 {
+        file.predicate(slot)
     }
 
     #[inline(always)]
-    fn store(file: &mut File, slot: u32, value: &[bool; LANES], mask: u32) {
-        let mut bits = 0;
-        for (lane, set) in value.iter().enumerate() {
-            bits |= u32::from(*set) << lane;
-        }
-        file.set_predicate(slot, bits, mask);
+    fn at(row: &u32, lane: usize) -> bool {
+        row >> lane & 1 != 0
+    }
+
+    #[inline(always)]
+    fn put(self, row: &mut u32, lane: usize) {
+        *row |= u32::from(self) << lane;
+    }
+
+    #[inline(always)]
+    fn store(file: &mut File, slot: u32, row: &u32, mask: u32) {
+        file.set_predicate(slot, *row, mask);
     }
 }
 
@@ -133,7 +167,11 @@ pub(crate) fn map1<A: Lane, D: Lane>(
     mask: u32,
     f: impl Fn(A) -> D,
 ) {
-    let out = A::load(file, a).map(f);
+    let a = A::row(file, a);
+    let mut out = D::EMPTY;
+    for lane in 0..LANES {
+        f(A::at(&a, lane)).put(&mut out, lane);
+    }
     D::store(file, d, &out, mask);
 }
 
@@ -145,8 +183,11 @@ pub(crate) fn map2<A: Lane, B: Lane, D: Lane>(
     mask: u32,
     f: impl Fn(A, B) -> D,
 ) {
-    let (a, b) = (A::load(file, a), B::load(file, b));
-    let out: [D; LANES] = std::array::from_fn(|lane| f(a[lane], b[lane]));
+    let (a, b) = (A::row(file, a), B::row(file, b));
+    let mut out = D::EMPTY;
+    for lane in 0..LANES {
+        f(A::at(&a, lane), B::at(&b, lane)).put(&mut out, lane);
+    }
     D::store(file, d, &out, mask);
 }
 
@@ -158,7 +199,10 @@ pub(crate) fn map3<A: Lane, B: Lane, C: Lane, D: Lane>(
     mask: u32,
     f: impl Fn(A, B, C) -> D,
 ) {
-    let (a, b, c) = (A::load(file, a), B::load(file, b), C::load(file, c));
-    let out: [D; LANES] = std::array::from_fn(|lane| f(a[lane], b[lane], c[lane]));
+    let (a, b, c) = (A::row(file, a), B::row(file, b), C::row(file, c));
+    let mut out = D::EMPTY;
+    for lane in 0..LANES {
+        f(A::at(&a, lane), B::at(&b, lane), C::at(&c, lane)).put(&mut out, lane);
+    }
     D::store(file, d, &out, mask);
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tgc_ir::device_table::Device;
 
-
 use super::isa::Level;
 use super::state::{Machine, Worker};
 use crate::check::{Finding, Findings, GlobalShadow, Key, Sighting, Site, SourcePlace, SyncTable};
@@ -125,9 +124,11 @@ pub fn launch(
         return Err(LaunchError::Parameters { kernel: kernel.name.clone(), expected, given });
     }
     let blocks: u64 = shape.grid.iter().map(|g| u64::from(*g)).product();
-    let gang_blocks = if options.co_resident { blocks } else { cluster.iter().map(|c| u64::from(*c)).product() };
+    let gang_blocks =
+        if options.co_resident { blocks } else { cluster.iter().map(|c| u64::from(*c)).product() };
     check_memory(kernel, shape, options, gang_blocks)?;
-    let tracks = options.checks && options.global_races && blocks > 1 && blocks < GlobalShadow::BLOCKS_MAX;
+    let tracks =
+        options.checks && options.global_races && blocks > 1 && blocks < GlobalShadow::BLOCKS_MAX;
     let machine = Machine {
         kernel,
         memory,
@@ -154,20 +155,30 @@ pub fn launch(
 }
 
 /// Checks extents against the kernel and the device; returns the cluster.
-fn check_shape(kernel: &Kernel, shape: &LaunchShape, options: &LaunchOptions) -> Result<[u32; 3], LaunchError> {
+fn check_shape(
+    kernel: &Kernel,
+    shape: &LaunchShape,
+    options: &LaunchOptions,
+) -> Result<[u32; 3], LaunchError> {
     let fail = |why: String| Err(LaunchError::Shape { kernel: kernel.name.clone(), why });
     let threads: u64 = shape.block.iter().map(|b| u64::from(*b)).product();
     if threads == 0 || threads > 1024 || shape.block[2] > 64 {
         return fail(format!("a block of {:?} threads; it may have 1 to 1024", shape.block));
     }
-    if shape.grid.contains(&0) || shape.grid[0] > i32::MAX as u32 || shape.grid[1..].iter().any(|g| *g > 65535) {
+    if shape.grid.contains(&0)
+        || shape.grid[0] > i32::MAX as u32
+        || shape.grid[1..].iter().any(|g| *g > 65535)
+    {
         return fail(format!("a grid of {:?} blocks", shape.grid));
     }
     if let Some(most) = kernel.max_threads.filter(|most| threads > u64::from(*most)) {
         return fail(format!("{threads} threads in a block; the kernel allows {most}"));
     }
     if let Some(required) = kernel.required_threads.filter(|r| *r != shape.block) {
-        return fail(format!("blocks of {:?} threads; the kernel requires {required:?}", shape.block));
+        return fail(format!(
+            "blocks of {:?} threads; the kernel requires {required:?}",
+            shape.block
+        ));
     }
     let cluster = shape.cluster.or(kernel.cluster).unwrap_or([1; 3]);
     let size: u64 = cluster.iter().map(|c| u64::from(*c)).product();
@@ -213,7 +224,8 @@ fn gang_blocks(machine: &Machine<'_>, gang: u64, count: usize) -> Vec<[u32; 3]> 
     (0..count as u64)
         .map(|at| {
             let number = gang * count as u64 + at;
-            let (outer, inner) = (position(number / size, clusters), position(number % size, cluster));
+            let (outer, inner) =
+                (position(number / size, clusters), position(number % size, cluster));
             std::array::from_fn(|a| outer[a] * cluster[a] + inner[a])
         })
         .collect()
@@ -224,7 +236,8 @@ fn run_all(machine: &Machine<'_>, gangs: u64, count: usize) -> (Findings, Vec<Pc
     let wanted = if machine.options.threads == 0 { available() } else { machine.options.threads };
     let workers = wanted.min(usize::try_from(gangs).unwrap_or(usize::MAX)).max(1);
     let next = AtomicU64::new(0);
-    let total = Mutex::new((Findings::default(), vec![PcCount::default(); machine.kernel.code.len()]));
+    let total =
+        Mutex::new((Findings::default(), vec![PcCount::default(); machine.kernel.code.len()]));
     let work = || {
         let mut worker = Worker::new(machine, count);
         loop {
@@ -273,7 +286,9 @@ fn describe(module: &Module, kernel: &Kernel, findings: Findings) -> Vec<Finding
             kind: key.kind,
             kernel: kernel.name.clone(),
             site: site(key.pc, s.block, s.thread),
-            other: s.other.and_then(|(block, thread)| key.other_pc.map(|pc| site(pc, block, thread))),
+            other: s
+                .other
+                .and_then(|(block, thread)| key.other_pc.map(|pc| site(pc, block, thread))),
             message: s.message,
             count: s.count,
         })

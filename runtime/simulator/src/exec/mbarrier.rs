@@ -64,7 +64,8 @@ impl Worker<'_> {
             warp.file.set_word(inst.d, &state.map(|s| (s >> 32) as u32), here.active);
             return Flow::Next;
         }
-        let all = addresses(warp, inst.a, inst.extra != 0, inst.offset).map(|a| a & ((1 << 56) - 1));
+        let all =
+            addresses(warp, inst.a, inst.extra != 0, inst.offset).map(|a| a & ((1 << 56) - 1));
         let mut flow = Flow::Next;
         let mut stop = false;
         for_lanes(here.active, |lane| {
@@ -94,17 +95,27 @@ impl Worker<'_> {
                 _ => self.mbarrier_change(warp, inst, at, (block, address), kind),
             }
         });
-        if matches!(kind, Mbarrier::Arrive { .. } | Mbarrier::Wait { .. }) && matches!(flow, Flow::Next) {
+        if matches!(kind, Mbarrier::Arrive { .. } | Mbarrier::Wait { .. })
+            && matches!(flow, Flow::Next)
+        {
             warp.tick();
         }
         // Others may run between an arrival and what follows it.
-        if matches!(kind, Mbarrier::Arrive { .. }) && self.machine.options.seed != 0 && self.random(2) == 0 {
+        if matches!(kind, Mbarrier::Arrive { .. })
+            && self.machine.options.seed != 0
+            && self.random(2) == 0
+        {
             return Flow::Yield;
         }
         flow
     }
 
-    fn mbarrier_place(&mut self, warp: &Warp, (pc, lane): (u32, u32), address: u64) -> Option<(usize, u32)> {
+    fn mbarrier_place(
+        &mut self,
+        warp: &Warp,
+        (pc, lane): (u32, u32),
+        address: u64,
+    ) -> Option<(usize, u32)> {
         let place = self.shared_place(warp, address);
         let inside = |(block, offset): &(usize, u32)| {
             offset.is_multiple_of(8) && *offset as usize + 8 <= self.blocks[*block].shared.len()
@@ -112,13 +123,21 @@ impl Worker<'_> {
         let found = place.filter(inside);
         if found.is_none() {
             self.report((warp, lane, pc), FindingKind::Mbarrier, None, || {
-                format!("an mbarrier at {address:#x}, which is no multiple of 8 within shared memory")
+                format!(
+                    "an mbarrier at {address:#x}, which is no multiple of 8 within shared memory"
+                )
             });
         }
         found
     }
 
-    fn mbarrier_init(&mut self, warp: &Warp, (pc, lane): (u32, u32), (block, address): (usize, u32), count: i64) {
+    fn mbarrier_init(
+        &mut self,
+        warp: &Warp,
+        (pc, lane): (u32, u32),
+        (block, address): (usize, u32),
+        count: i64,
+    ) {
         if !(1..=COUNT_MAX).contains(&count) {
             self.report((warp, lane, pc), FindingKind::Mbarrier, None, || {
                 format!("an mbarrier for {count} arrivals")
@@ -226,10 +245,18 @@ impl Worker<'_> {
     }
 
     /// `cp.async.mbarrier.arrive`: the warp's copies arrive through an mbarrier.
-    pub(crate) fn copy_arrive(&mut self, warp: &mut Warp, inst: &Inst, (pc, active): (u32, u32), counted: bool) {
+    pub(crate) fn copy_arrive(
+        &mut self,
+        warp: &mut Warp,
+        inst: &Inst,
+        (pc, active): (u32, u32),
+        counted: bool,
+    ) {
         let all = addresses(warp, inst.a, inst.b != 0, inst.offset).map(|a| a & ((1 << 56) - 1));
         let lead = first(active);
-        let Some((block, address)) = self.mbarrier_place(warp, (pc, lead as u32), all[lead]) else { return };
+        let Some((block, address)) = self.mbarrier_place(warp, (pc, lead as u32), all[lead]) else {
+            return;
+        };
         let Some(state) = self.blocks[block].mbarriers.get(&address) else {
             return self.missing(warp, (pc, lead as u32), address);
         };

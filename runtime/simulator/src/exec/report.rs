@@ -39,7 +39,14 @@ impl Worker<'_> {
             Some((there, self.thread(o.stamp.agent % per_block, o.lane)))
         });
         let gang = self.findings.gang;
-        self.findings.add(key, || Sighting { gang, block, thread, other, message: words(), count: 1 });
+        self.findings.add(key, || Sighting {
+            gang,
+            block,
+            thread,
+            other,
+            message: words(),
+            count: 1,
+        });
     }
 
     /// Adds a finding for a conflict in shared memory.
@@ -83,7 +90,13 @@ impl Worker<'_> {
     }
 
     /// Adds a finding for a race between blocks.
-    pub(crate) fn report_global(&mut self, at: (&Warp, u32, u32), other: OtherBlock, address: u64, writes: bool) {
+    pub(crate) fn report_global(
+        &mut self,
+        at: (&Warp, u32, u32),
+        other: OtherBlock,
+        address: u64,
+        writes: bool,
+    ) {
         self.report(at, FindingKind::GlobalRace, None, || {
             let verb = if writes { "written" } else { "read" };
             let before = if other.wrote { "written" } else { "read" };

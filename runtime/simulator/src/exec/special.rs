@@ -57,9 +57,15 @@ mod tests {
             let x = step as f32 * 0.1003;
             let exact = libm::exp2(f64::from(x));
             let error = (f64::from(exp2(x)) - exact).abs();
-            assert!(error <= 0.51 * f64::from((exact as f32).next_up() - exact as f32) || exact > 3e38, "{x}");
+            assert!(
+                error <= 0.51 * f64::from((exact as f32).next_up() - exact as f32) || exact > 3e38,
+                "{x}"
+            );
         }
-        assert_eq!((exp2(f32::NEG_INFINITY), exp2(f32::INFINITY), exp2(0.0)), (0.0, f32::INFINITY, 1.0));
+        assert_eq!(
+            (exp2(f32::NEG_INFINITY), exp2(f32::INFINITY), exp2(0.0)),
+            (0.0, f32::INFINITY, 1.0)
+        );
         assert!(exp2(f32::NAN).is_nan());
     }
 }

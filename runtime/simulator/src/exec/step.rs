@@ -55,7 +55,9 @@ impl Worker<'_> {
         let limit = self.machine.options.step_limit;
         let pc = fragment.pc.min(self.machine.kernel.code.len() as u32 - 1);
         self.report((warp, first(fragment.mask) as u32, pc), FindingKind::StepLimit, None, || {
-            format!("stopped after {limit} warp instructions of one group of blocks: an endless loop?")
+            format!(
+                "stopped after {limit} warp instructions of one group of blocks: an endless loop?"
+            )
         });
     }
 
@@ -82,7 +84,8 @@ impl Worker<'_> {
         let partial = mask != warp.live;
         while *left > 0 {
             let span = Span { pc, meet, mask, partial, budget: *left };
-            let (next, rest) = isa::run(self.machine.level, &kernel.code, &mut warp.file, &mut self.counts, span);
+            let (next, rest) =
+                isa::run(self.machine.level, &kernel.code, &mut warp.file, &mut self.counts, span);
             (pc, *left) = (next, rest);
             warp.fragments[at].pc = pc;
             if pc == meet {
@@ -133,10 +136,14 @@ impl Worker<'_> {
         match inst.op {
             Op::Nop | Op::SetMaxRegisters { .. } | Op::WgmmaFence => {}
             Op::Alu(_) => unreachable!("register instructions run in their own loop"),
-            Op::InsertField { wide } => super::alu::insert_field(&mut warp.file, inst, active, wide),
+            Op::InsertField { wide } => {
+                super::alu::insert_field(&mut warp.file, inst, active, wide)
+            }
             Op::Compare { .. } => compare(warp, inst, active),
             Op::Unpack { part, parts } => unpack(warp, inst, active, (part, parts), &kernel.lists),
-            Op::Pack { part, parts, wide } => pack(warp, inst, active, (part, parts, wide), &kernel.lists),
+            Op::Pack { part, parts, wide } => {
+                pack(warp, inst, active, (part, parts, wide), &kernel.lists)
+            }
             Op::Carry { .. } => carry(warp, inst, active),
             Op::Branch => {
                 warp.diverge(fragment, active, inst.extra, inst.c);
@@ -170,15 +177,26 @@ impl Worker<'_> {
                 self.load_parameter(warp, inst, &transfer, active);
             }
             Op::Atomic(atomic) => self.atomic(warp, inst, atomic, (pc, active)),
-            Op::Shuffle(_) | Op::Vote(_) | Op::Match { .. } | Op::Redux(_) | Op::Elect | Op::WarpSync => {
+            Op::Shuffle(_)
+            | Op::Vote(_)
+            | Op::Match { .. }
+            | Op::Redux(_)
+            | Op::Elect
+            | Op::WarpSync => {
                 return self.collective(warp, inst, here);
             }
             Op::ActiveMask => warp.file.set_word(inst.d, &[active; LANES], active),
             Op::Barrier { .. } => return self.barrier(warp, inst, here),
-            Op::ClusterArrive { .. } | Op::ClusterWait => return self.cluster_barrier(warp, inst, here),
+            Op::ClusterArrive { .. } | Op::ClusterWait => {
+                return self.cluster_barrier(warp, inst, here);
+            }
             Op::Fence { .. } => {}
             Op::ProxyFence => self.proxy_fence(warp),
-            Op::CpAsync { .. } | Op::CpAsyncCommit | Op::CpAsyncWait | Op::CpAsyncWaitAll | Op::CpAsyncArrive { .. } => {
+            Op::CpAsync { .. }
+            | Op::CpAsyncCommit
+            | Op::CpAsyncWait
+            | Op::CpAsyncWaitAll
+            | Op::CpAsyncArrive { .. } => {
                 self.element_copy(warp, inst, (pc, active));
             }
             Op::LdMatrix { .. } | Op::StMatrix { .. } => self.matrix_move(warp, inst, (pc, active)),
@@ -187,7 +205,9 @@ impl Worker<'_> {
                 let slots = &kernel.lists[inst.extra as usize..];
                 isa::mma(self.machine.level, &mut warp.file, shape, slots, active);
             }
-            Op::Mbarrier { kind, window } => return self.mbarrier(warp, inst, (kind, window), here),
+            Op::Mbarrier { kind, window } => {
+                return self.mbarrier(warp, inst, (kind, window), here);
+            }
             Op::Bulk(kind) => return self.bulk(warp, inst, kind, here),
             Op::Wgmma(shape) => self.wgmma(warp, inst, shape, (pc, active)),
             Op::WgmmaCommit => {
@@ -208,7 +228,8 @@ impl Worker<'_> {
         let targets = &kernel.lists[inst.extra as usize..][..inst.offset as usize];
         let index = *warp.file.word(inst.a);
         let mut parts: Vec<(u32, u32)> = Vec::new();
-        let mut put = |target: u32, lane: usize| match parts.iter_mut().find(|(t, _)| *t == target) {
+        let mut put = |target: u32, lane: usize| match parts.iter_mut().find(|(t, _)| *t == target)
+        {
             Some((_, mask)) => *mask |= 1 << lane,
             None => parts.push((target, 1 << lane)),
         };
@@ -259,11 +280,8 @@ fn compare(warp: &mut Warp, inst: &Inst, active: u32) {
 
 fn unpack(warp: &mut Warp, inst: &Inst, active: u32, (part, parts): (u8, u8), lists: &[u32]) {
     let wide = inst.b != 0;
-    let value: [u64; LANES] = if wide {
-        *warp.file.double(inst.a)
-    } else {
-        warp.file.word(inst.a).map(u64::from)
-    };
+    let value: [u64; LANES] =
+        if wide { *warp.file.double(inst.a) } else { warp.file.word(inst.a).map(u64::from) };
     let mask = if part == 32 { u32::MAX } else { (1 << part) - 1 };
     for (at, slot) in lists[inst.extra as usize..][..usize::from(parts)].iter().enumerate() {
         let shift = at as u32 * u32::from(part);
@@ -271,7 +289,13 @@ fn unpack(warp: &mut Warp, inst: &Inst, active: u32, (part, parts): (u8, u8), li
     }
 }
 
-fn pack(warp: &mut Warp, inst: &Inst, active: u32, (part, parts, wide): (u8, u8, bool), lists: &[u32]) {
+fn pack(
+    warp: &mut Warp,
+    inst: &Inst,
+    active: u32,
+    (part, parts, wide): (u8, u8, bool),
+    lists: &[u32],
+) {
     let mut value = [0u64; LANES];
     let mask = if part == 32 { u64::from(u32::MAX) } else { (1 << part) - 1 };
     for (at, slot) in lists[inst.extra as usize..][..usize::from(parts)].iter().enumerate() {
@@ -300,7 +324,8 @@ fn carry(warp: &mut Warp, inst: &Inst, active: u32) {
         };
         let carried = u128::from(reads && flag >> lane & 1 != 0);
         let (a, b) = (u128::from(a), u128::from(b));
-        let result = if subtract { a.wrapping_sub(b).wrapping_sub(carried) } else { a + b + carried };
+        let result =
+            if subtract { a.wrapping_sub(b).wrapping_sub(carried) } else { a + b + carried };
         *slot = result as u64;
         flags |= ((result >> if wide { 64 } else { 32 }) as u32 & 1) << lane;
     }
@@ -318,11 +343,13 @@ fn carry(warp: &mut Warp, inst: &Inst, active: u32) {
 fn map_rank(warp: &mut Warp, inst: &Inst, far: bool, active: u32) {
     let rank = *warp.file.word(inst.b);
     let place = |lane: usize, offset: u32| {
-        offset & ((1 << super::address::RANK_SHIFT) - 1) | (rank[lane] + 1) << super::address::RANK_SHIFT
+        offset & ((1 << super::address::RANK_SHIFT) - 1)
+            | (rank[lane] + 1) << super::address::RANK_SHIFT
     };
     if far {
         let a = *warp.file.double(inst.a);
-        let out = std::array::from_fn(|l| a[l] & !u64::from(u32::MAX) | u64::from(place(l, a[l] as u32)));
+        let out =
+            std::array::from_fn(|l| a[l] & !u64::from(u32::MAX) | u64::from(place(l, a[l] as u32)));
         warp.file.set_double(inst.d, &out, active);
     } else {
         let a = *warp.file.word(inst.a);
@@ -347,7 +374,9 @@ fn is_space(warp: &mut Warp, inst: &Inst, window: Window, active: u32) {
     let mut bits = 0;
     for (lane, address) in address.iter().enumerate() {
         let found = target(Window::Generic, *address);
-        bits |= u32::from(found == wanted || wanted == Target::Global && found == Target::Parameter) << lane;
+        bits |=
+            u32::from(found == wanted || wanted == Target::Global && found == Target::Parameter)
+                << lane;
     }
     warp.file.set_predicate(inst.d, bits, active);
 }

@@ -23,6 +23,8 @@ pub(crate) struct BarrierState {
     clock: Clock,
     /// What those of the last generation knew.
     released: Clock,
+    /// The last generation was of the whole block.
+    released_whole: bool,
     /// Of a reduction: lanes for which the predicate holds, lanes at all.
     votes: (u32, u32),
     result: (u32, u32),
@@ -60,6 +62,7 @@ impl Worker<'_> {
                 let inst = &self.machine.kernel.code[fragment.pc as usize];
                 let barrier = &self.blocks[warp.block].barriers[usize::from(id)];
                 warp.clock.join(&barrier.released);
+                warp.epoch += u32::from(barrier.released_whole);
                 if let Op::Barrier { reduction: Some(vote), .. } = inst.op {
                     let (set, all) = barrier.result;
                     match vote {
@@ -151,12 +154,14 @@ impl Worker<'_> {
             let whole = |(w, lanes): &&(u32, u32)| live(*w) & !lanes == 0;
             let arrived = barrier.arrived.iter().filter(whole).count() as u32;
             let gone = barrier.arrived.iter().filter(|(w, _)| live(*w) == 0).count() as u32;
-            let expected = if barrier.threads == 0 { alive + gone } else { barrier.threads.div_ceil(32) };
+            let expected =
+                if barrier.threads == 0 { alive + gone } else { barrier.threads.div_ceil(32) };
             if arrived >= expected && arrived > 0 {
                 barrier.generation += 1;
                 barrier.released = std::mem::take(&mut barrier.clock);
                 barrier.result = std::mem::take(&mut barrier.votes);
                 barrier.arrived.clear();
+                barrier.released_whole = barrier.threads == 0;
                 barrier.threads = 0;
                 opened = true;
             }
@@ -169,9 +174,12 @@ impl Worker<'_> {
         match inst.op {
             Op::ClusterArrive { release } => {
                 if warp.cluster_arrived.is_some() {
-                    self.report((warp, first(here.active) as u32, here.pc), FindingKind::Undefined, None, || {
-                        "barrier.cluster.arrive twice without a wait between".into()
-                    });
+                    self.report(
+                        (warp, first(here.active) as u32, here.pc),
+                        FindingKind::Undefined,
+                        None,
+                        || "barrier.cluster.arrive twice without a wait between".into(),
+                    );
                     return Flow::Next;
                 }
                 warp.cluster_arrived = Some(self.cluster.generation);
@@ -186,9 +194,12 @@ impl Worker<'_> {
             _ => match warp.cluster_arrived {
                 Some(generation) => Flow::Wait(Wait::Cluster { generation }),
                 None => {
-                    self.report((warp, first(here.active) as u32, here.pc), FindingKind::Undefined, None, || {
-                        "barrier.cluster.wait without an arrive before it".into()
-                    });
+                    self.report(
+                        (warp, first(here.active) as u32, here.pc),
+                        FindingKind::Undefined,
+                        None,
+                        || "barrier.cluster.wait without an arrive before it".into(),
+                    );
                     Flow::Next
                 }
             },
@@ -197,7 +208,8 @@ impl Worker<'_> {
 
     /// Opens the cluster barrier when all live warps of the gang have arrived.
     pub(crate) fn open_cluster_barrier(&mut self) -> bool {
-        let waiting = self.warps.iter().filter(|w| !w.is_done() && w.cluster_arrived.is_none()).count();
+        let waiting =
+            self.warps.iter().filter(|w| !w.is_done() && w.cluster_arrived.is_none()).count();
         if self.cluster.arrived == 0 || waiting != 0 {
             return false;
         }

@@ -22,7 +22,8 @@ pub(super) fn perform(worker: &mut Worker<'_>, flight: &Flight) {
             read_global(worker, flight, *address, &mut buffer);
             for landing in &flight.landings {
                 let start = landing.start as usize;
-                worker.blocks[landing.block].shared[start..start + buffer.len()].copy_from_slice(&buffer);
+                worker.blocks[landing.block].shared[start..start + buffer.len()]
+                    .copy_from_slice(&buffer);
             }
         }
         Cargo::FromShared { block, start, bytes } => {
@@ -30,7 +31,8 @@ pub(super) fn perform(worker: &mut Worker<'_>, flight: &Flight) {
             let buffer = worker.blocks[*block].shared[from..from + *bytes as usize].to_vec();
             for landing in &flight.landings {
                 let start = landing.start as usize;
-                worker.blocks[landing.block].shared[start..start + buffer.len()].copy_from_slice(&buffer);
+                worker.blocks[landing.block].shared[start..start + buffer.len()]
+                    .copy_from_slice(&buffer);
             }
         }
         Cargo::ToGlobal { start, address, bytes } => {
@@ -69,7 +71,13 @@ fn read_global(worker: &mut Worker<'_>, flight: &Flight, address: u64, into: &mu
     allocation.read(offset, into);
 }
 
-fn write_global(worker: &mut Worker<'_>, flight: &Flight, address: u64, from: &[u8], add: Option<TensorElement>) {
+fn write_global(
+    worker: &mut Worker<'_>,
+    flight: &Flight,
+    address: u64,
+    from: &[u8],
+    add: Option<TensorElement>,
+) {
     let bytes = from.len() as u64;
     let memory = worker.machine.memory;
     let warp = issuer(flight);
@@ -99,10 +107,16 @@ fn write_global(worker: &mut Worker<'_>, flight: &Flight, address: u64, from: &[
 /// The sum of two elements.
 fn sum(element: TensorElement, a: u64, b: u64) -> u64 {
     let narrow = |format: super::float::Narrow| {
-        u64::from(format.encode(format.decode(a as u32) + format.decode(b as u32), Round::Nearest, false))
+        u64::from(format.encode(
+            format.decode(a as u32) + format.decode(b as u32),
+            Round::Nearest,
+            false,
+        ))
     };
     match element {
-        TensorElement::F32 => u64::from((f32::from_bits(a as u32) + f32::from_bits(b as u32)).to_bits()),
+        TensorElement::F32 => {
+            u64::from((f32::from_bits(a as u32) + f32::from_bits(b as u32)).to_bits())
+        }
         TensorElement::F64 => (f64::from_bits(a) + f64::from_bits(b)).to_bits(),
         TensorElement::F16 => narrow(F16),
         TensorElement::Bf16 => narrow(BF16),
@@ -172,7 +186,10 @@ fn inside(map: &TensorMap, row: &Row) -> (std::ops::Range<i64>, u64) {
     let step = i64::from(map.steps[0]);
     let first = (-row.at[0]).max(0).div_ceil_by(step).min(count);
     let end = (map.extents[0] as i64 - row.at[0]).max(0).div_ceil_by(step).min(count);
-    (first..end.max(first), address.wrapping_add((row.at[0] as u64).wrapping_mul(map.element.bytes())))
+    (
+        first..end.max(first),
+        address.wrapping_add((row.at[0] as u64).wrapping_mul(map.element.bytes())),
+    )
 }
 
 /// Division that rounds up, of values that are not negative.
@@ -198,7 +215,13 @@ fn fill(map: &TensorMap, row: &mut [u8]) {
     row.iter_mut().zip(unit.iter().cycle()).for_each(|(byte, fill)| *byte = *fill);
 }
 
-fn load_tensor(worker: &mut Worker<'_>, flight: &Flight, map: &TensorMap, at: [i32; 5], offsets: &[u32]) {
+fn load_tensor(
+    worker: &mut Worker<'_>,
+    flight: &Flight,
+    map: &TensorMap,
+    at: [i32; 5],
+    offsets: &[u32],
+) {
     let rows = if map.window.is_some() { pixel_rows(map, at, offsets) } else { tile_rows(map, at) };
     let element = map.element.bytes() as usize;
     let row_bytes = map.tile[0] as usize * element;
@@ -214,7 +237,8 @@ fn load_tensor(worker: &mut Worker<'_>, flight: &Flight, map: &TensorMap, at: [i
             } else {
                 for index in there {
                     let from = index as usize * element;
-                    let place = address.wrapping_add((index as u64) * u64::from(map.steps[0]) * element as u64);
+                    let place = address
+                        .wrapping_add((index as u64) * u64::from(map.steps[0]) * element as u64);
                     read_global(worker, flight, place, &mut buffer[from..from + element]);
                 }
             }

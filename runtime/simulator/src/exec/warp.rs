@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::copy::ElementCopy;
 use super::lanes::File;
 use super::wgmma::Product;
-use crate::check::Clock;
+use crate::check::{Accessor, Clock, NO_EPOCH, Stamp};
 use crate::decode::inst::NONE;
 
 /// Why a fragment cannot go on.
@@ -64,12 +64,16 @@ pub(crate) struct Warp {
     free_joins: Vec<u32>,
     pub(crate) clock: Clock,
     pub(crate) time: u32,
+    /// Barriers of the whole block that it has passed.
+    pub(crate) epoch: u32,
     /// Writes up to this time are visible to the asynchronous proxy.
     pub(crate) fenced: u32,
     pub(crate) local: Vec<u8>,
     /// `cp.async` since the last commit, and committed groups.
     pub(crate) copies: Vec<ElementCopy>,
     pub(crate) copy_groups: VecDeque<Vec<ElementCopy>>,
+    /// Empty groups to use again.
+    pub(crate) spare_copies: Vec<Vec<ElementCopy>>,
     /// `wgmma` since the last commit, and committed groups.
     pub(crate) products: Vec<Product>,
     pub(crate) product_groups: VecDeque<Vec<Product>>,
@@ -91,11 +95,17 @@ impl Warp {
     pub(crate) fn begin(&mut self, lanes: u32) {
         self.live = lanes;
         self.fragments.clear();
-        self.fragments.push(Fragment { pc: 0, mask: lanes, meet: NONE, join: NONE, wait: Wait::None });
+        self.fragments.push(Fragment {
+            pc: 0,
+            mask: lanes,
+            meet: NONE,
+            join: NONE,
+            wait: Wait::None,
+        });
         self.joins.clear();
         self.free_joins.clear();
         self.clock.clear();
-        (self.time, self.fenced, self.steps) = (1, 0, 0);
+        (self.time, self.epoch, self.fenced, self.steps) = (1, 0, 0, 0);
         self.local.fill(0);
         self.copies.clear();
         self.copy_groups.clear();
@@ -104,6 +114,15 @@ impl Warp {
         self.stores.clear();
         self.store_groups.clear();
         self.cluster_arrived = None;
+    }
+
+    /// Itself, as the shadow of a block of its gang sees it.
+    #[inline(always)]
+    pub(crate) fn accessor(&self, block: usize, lane: u32, pc: u32) -> Accessor<'_> {
+        let stamp = Stamp { agent: self.agent, time: self.time };
+        let (epoch, leaves) =
+            if block == self.block { (self.epoch, self.epoch) } else { (0, NO_EPOCH) };
+        Accessor { stamp, lane, pc, clock: &self.clock, epoch, leaves }
     }
 
     /// Advances its time after an instruction that orders its lanes.
@@ -137,7 +156,13 @@ impl Warp {
             if *pc == meet {
                 self.joins[join as usize].arrived |= mask;
             } else {
-                self.fragments.push(Fragment { pc: *pc, mask: *mask, meet, join, wait: Wait::None });
+                self.fragments.push(Fragment {
+                    pc: *pc,
+                    mask: *mask,
+                    meet,
+                    join,
+                    wait: Wait::None,
+                });
             }
         }
         self.close_joins(join);
@@ -173,7 +198,8 @@ impl Warp {
             self.free_joins.push(at);
             if join.mask != 0 && join.pc != join.meet {
                 let (pc, mask) = (join.pc, join.mask);
-                let fragment = Fragment { pc, mask, meet: join.meet, join: join.parent, wait: Wait::None };
+                let fragment =
+                    Fragment { pc, mask, meet: join.meet, join: join.parent, wait: Wait::None };
                 self.fragments.push(fragment);
                 return;
             }

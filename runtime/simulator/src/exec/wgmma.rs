@@ -1,12 +1,13 @@
 //! `wgmma`: matrix descriptors, what an asynchronous product reads, and when it is done (PTX ISA, section
 //! 9.7.15). Each warp of a warpgroup multiplies its own 16 rows.
 
+use super::access::word_at;
 use super::isa;
+use super::lanes::{LANES, Words};
 use super::launch::Completion;
-use super::matrix::RawRow;
 use super::state::Worker;
 use super::warp::Warp;
-use crate::check::{Accessor, FindingKind, Stamp};
+use crate::check::{FindingKind, Stamp};
 use crate::decode::inst::{Inst, Wgmma};
 use crate::memory::Swizzle;
 use crate::ptx::ast::Type;
@@ -74,7 +75,9 @@ impl Descriptor {
     /// Address of a 16-bit element when rows (m or n) are neighbours.
     fn mn_major(self, row: u32, k: u32) -> u32 {
         let place = match self.swizzle {
-            Swizzle::None => self.start + row / 8 * self.stride + row % 8 * 2 + k % 8 * 16 + k / 8 * self.leading,
+            Swizzle::None => {
+                self.start + row / 8 * self.stride + row % 8 * 2 + k % 8 * 16 + k / 8 * self.leading
+            }
             swizzle => {
                 let span = swizzle.span() as u32;
                 let (atom, within) = (row / (span / 2), row % (span / 2));
@@ -86,7 +89,13 @@ impl Descriptor {
 }
 
 impl Worker<'_> {
-    pub(crate) fn wgmma(&mut self, warp: &mut Warp, inst: &Inst, shape: Wgmma, (pc, active): (u32, u32)) {
+    pub(crate) fn wgmma(
+        &mut self,
+        warp: &mut Warp,
+        inst: &Inst,
+        shape: Wgmma,
+        (pc, active): (u32, u32),
+    ) {
         self.check_converged(warp, (pc, active));
         let keeps = match inst.offset {
             1 => true,
@@ -94,8 +103,16 @@ impl Worker<'_> {
             _ => warp.file.predicate(inst.c) & active != 0,
         };
         let (a, b) = (warp.file.double(inst.a)[0], warp.file.double(inst.b)[0]);
-        let mut product =
-            Product { pc, shape, list: inst.extra, a, b, keeps, done: false, reads: (u64::MAX, u64::MAX) };
+        let mut product = Product {
+            pc,
+            shape,
+            list: inst.extra,
+            a,
+            b,
+            keeps,
+            done: false,
+            reads: (u64::MAX, u64::MAX),
+        };
         if !shape.a_in_registers {
             product.reads.0 = self.begin_read(warp, &product, false);
         }
@@ -112,7 +129,12 @@ impl Worker<'_> {
     }
 
     /// Chunks that an operand lies in: start address and bytes of each, by row.
-    fn chunks(warp: &Warp, product: &Product, is_b: bool, mut f: impl FnMut(usize, usize, u32, u32)) {
+    fn chunks(
+        warp: &Warp,
+        product: &Product,
+        is_b: bool,
+        mut f: impl FnMut(usize, usize, u32, u32),
+    ) {
         let shape = product.shape;
         let (bits, transposed, rows) = if is_b {
             (product.b, shape.b_transposed, u32::from(shape.n))
@@ -141,7 +163,7 @@ impl Worker<'_> {
         let (mut low, mut high) = (u32::MAX, 0);
         let mut conflict = None;
         let stamp = Stamp { agent: warp.agent, time: warp.time };
-        let me = Accessor { stamp, lane: 0, pc: product.pc, clock: &warp.clock };
+        let me = warp.accessor(warp.block, 0, product.pc);
         let (fenced, checks) = (&self.fenced, self.machine.options.checks);
         let seen = |s: Stamp| fenced.get(s.agent as usize).is_none_or(|t| *t >= s.time);
         let shadow = &self.blocks[warp.block].shadow;
@@ -158,14 +180,26 @@ impl Worker<'_> {
         }
         if high > bytes {
             self.report(at, FindingKind::Descriptor, None, || {
-                format!("operand {} reaches byte {high} of {bytes} bytes of shared memory", if is_b { "B" } else { "A" })
+                format!(
+                    "operand {} reaches byte {high} of {bytes} bytes of shared memory",
+                    if is_b { "B" } else { "A" }
+                )
             });
         }
         let transposed = if is_b { product.shape.b_transposed } else { product.shape.a_transposed };
         self.check_descriptor(at, (descriptor, transposed), product.shape, is_b);
         let number = self.next_flight;
         self.next_flight += 1;
-        let read = AsyncRead { number, start: low, end: high, lane: 0, pc: product.pc, stamp, done: false, is_store: false };
+        let read = AsyncRead {
+            number,
+            start: low,
+            end: high,
+            lane: 0,
+            pc: product.pc,
+            stamp,
+            done: false,
+            is_store: false,
+        };
         self.blocks[warp.block].async_reads.push(read);
         number
     }
@@ -189,27 +223,39 @@ impl Worker<'_> {
         }
         if descriptor.swizzle != Swizzle::None && !transposed && descriptor.stride % atom != 0 {
             self.report(at, FindingKind::Descriptor, None, || {
-                format!("operand {name}: a stride of {} bytes is no multiple of the swizzle's {atom}", descriptor.stride)
+                format!(
+                    "operand {name}: a stride of {} bytes is no multiple of the swizzle's {atom}",
+                    descriptor.stride
+                )
             });
         }
-        if transposed && descriptor.swizzle != Swizzle::None && rows * 2 > span && descriptor.leading == 0 {
+        if transposed
+            && descriptor.swizzle != Swizzle::None
+            && rows * 2 > span
+            && descriptor.leading == 0
+        {
             self.report(at, FindingKind::Descriptor, None, || {
-                format!("operand {name}: the leading offset between columns of {span} bytes is zero")
+                format!(
+                    "operand {name}: the leading offset between columns of {span} bytes is zero"
+                )
             });
         }
     }
 
-    fn gather(&self, warp: &Warp, product: &Product, is_b: bool) -> Vec<RawRow> {
-        let rows = if is_b { usize::from(product.shape.n) } else { 16 };
+    /// Bytes of an operand, as registers would hold them: a function takes row, byte and what lies there.
+    fn gather(
+        &self,
+        warp: &Warp,
+        product: &Product,
+        is_b: bool,
+        mut put: impl FnMut(usize, usize, &[u8]),
+    ) {
         let shared = &self.blocks[warp.block].shared;
-        let mut out = vec![[0; 32]; rows];
         Self::chunks(warp, product, is_b, |row, at, start, size| {
-            let (start, size) = (start as usize, size as usize);
-            if let Some(bytes) = shared.get(start..start + size) {
-                out[row][at..at + size].copy_from_slice(bytes);
+            if let Some(bytes) = shared.get(start as usize..(start + size) as usize) {
+                put(row, at, bytes);
             }
         });
-        out
     }
 
     fn multiply(&mut self, warp: &mut Warp, product: &mut Product) {
@@ -217,9 +263,17 @@ impl Worker<'_> {
             return;
         }
         product.done = true;
-        let a = if product.shape.a_in_registers { Vec::new() } else { self.gather(warp, product, false) };
-        let b = self.gather(warp, product, true);
         let shape = product.shape;
+        let mut a = [[0; LANES]; 4];
+        if !shape.a_in_registers {
+            self.gather(warp, product, false, |row, at, bytes| {
+                place(&mut a[at / 16 * 2 + row / 8], row % 8, at % 16, bytes);
+            });
+        }
+        let mut b = vec![[[0; LANES]; 2]; usize::from(shape.n) / 8];
+        self.gather(warp, product, true, |row, at, bytes| {
+            place(&mut b[row / 8][at / 16], row % 8, at % 16, bytes);
+        });
         let accumulators = usize::from(shape.n) / if shape.d == Type::F16 { 4 } else { 2 };
         let count = accumulators + if shape.a_in_registers { 4 } else { 0 };
         let slots = &self.machine.kernel.lists[product.list as usize..][..count];
@@ -251,7 +305,10 @@ impl Worker<'_> {
         let mut kept: Vec<AsyncRead> = Vec::with_capacity(reads.len());
         for read in reads.drain(..).rev() {
             let same = |k: &AsyncRead| {
-                k.done && k.start == read.start && k.end == read.end && k.stamp.agent == read.stamp.agent
+                k.done
+                    && k.start == read.start
+                    && k.end == read.end
+                    && k.stamp.agent == read.stamp.agent
             };
             if !read.done || !kept.iter().any(same) {
                 kept.push(read);
@@ -262,7 +319,13 @@ impl Worker<'_> {
     }
 
     /// Whether a write meets an asynchronous read that has not ended, or whose end the writer does not know.
-    pub(crate) fn check_async_reads(&mut self, warp: &Warp, (pc, lane): (u32, u32), block: usize, (start, size): (u32, u32)) {
+    pub(crate) fn check_async_reads(
+        &mut self,
+        warp: &Warp,
+        (pc, lane): (u32, u32),
+        block: usize,
+        (start, size): (u32, u32),
+    ) {
         let hit = self.blocks[block].async_reads.iter().find(|r| {
             let overlaps = r.start < start + size && start < r.end;
             overlaps && !(r.done && (r.stamp.agent == warp.agent || warp.clock.knows(r.stamp)))
@@ -275,5 +338,17 @@ impl Worker<'_> {
                 read.start, read.end
             )
         });
+    }
+}
+
+/// Puts 2 or 16 bytes of a row into the words of its four lanes.
+fn place(words: &mut Words, row: usize, at: usize, bytes: &[u8]) {
+    if bytes.len() == 16 {
+        for (word, part) in words[row * 4..row * 4 + 4].iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = word_at(part, 0);
+        }
+    } else {
+        let half = u32::from(bytes[0]) | u32::from(bytes[1]) << 8;
+        words[row * 4 + at / 4] |= half << (8 * (at & 2));
     }
 }

@@ -70,7 +70,8 @@ impl Allocation {
                 let mask = ((1u32 << (8 * bytes)) - 1) << shift;
                 let part = (value as u32) << shift & mask;
                 // Neighbours in the word may be written by other blocks at the same time.
-                let _ = self.words[index].fetch_update(Relaxed, Relaxed, |old| Some(old & !mask | part));
+                let _ = self.words[index]
+                    .fetch_update(Relaxed, Relaxed, |old| Some(old & !mask | part));
             }
         }
     }
@@ -103,7 +104,10 @@ impl Allocation {
         while !rest.is_empty() {
             if at.is_multiple_of(4) && rest.len() >= 4 {
                 let (head, tail) = rest.split_at(4);
-                self.set_word((at / 4) as usize, u32::from_le_bytes([head[0], head[1], head[2], head[3]]));
+                self.set_word(
+                    (at / 4) as usize,
+                    u32::from_le_bytes([head[0], head[1], head[2], head[3]]),
+                );
                 (at, rest) = (at + 4, tail);
             } else {
                 self.store(at, 1, rest[0].into());

@@ -7,7 +7,9 @@ mod allocation;
 mod tensor_map;
 
 pub(crate) use allocation::Allocation;
-pub use tensor_map::{Interleave, Swizzle, TENSOR_MAP_BYTES, TensorElement, TensorMap, TensorMapError};
+pub use tensor_map::{
+    Interleave, Swizzle, TENSOR_MAP_BYTES, TensorElement, TensorMap, TensorMapError,
+};
 
 use crate::error::MemoryError;
 
@@ -99,7 +101,11 @@ impl Memory {
     }
 
     /// The first byte of a range that nothing has written, if any.
-    pub fn first_uninitialised(&self, address: u64, bytes: u64) -> Result<Option<u64>, MemoryError> {
+    pub fn first_uninitialised(
+        &self,
+        address: u64,
+        bytes: u64,
+    ) -> Result<Option<u64>, MemoryError> {
         let (allocation, offset) = self.host_range(address, bytes)?;
         Ok(allocation.first_unwritten(offset, bytes).map(|at| allocation.base + at))
     }
@@ -124,10 +130,18 @@ impl Memory {
         let at = self.allocations.partition_point(|a| a.base <= address);
         match at.checked_sub(1).map(|at| &self.allocations[at]) {
             Some(a) if address < a.base + a.bytes => {
-                format!("{} bytes before the end of an allocation of {} bytes", a.base + a.bytes - address, a.bytes)
+                format!(
+                    "{} bytes before the end of an allocation of {} bytes",
+                    a.base + a.bytes - address,
+                    a.bytes
+                )
             }
             Some(a) if address - a.base - a.bytes < 1 << 20 => {
-                format!("{} bytes past an allocation of {} bytes", address - a.base - a.bytes, a.bytes)
+                format!(
+                    "{} bytes past an allocation of {} bytes",
+                    address - a.base - a.bytes,
+                    a.bytes
+                )
             }
             _ => "in no allocation".to_owned(),
         }

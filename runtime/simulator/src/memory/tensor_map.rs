@@ -164,12 +164,17 @@ impl TensorMap {
             return fail(format!("a box of {} axes", self.tile.len()));
         }
         if let Some((lower, upper)) = &self.window
-            && (rank < 3 || lower.len() + 2 != rank || upper.len() + 2 != rank || self.tile.len() != 2)
+            && (rank < 3
+                || lower.len() + 2 != rank
+                || upper.len() + 2 != rank
+                || self.tile.len() != 2)
         {
             return fail("im2col needs corners for each spatial axis, channels and pixels".into());
         }
         let most = |at: usize| if self.window.is_some() && at == 1 { 1024 } else { 256 };
-        if let Some((_, t)) = self.tile.iter().enumerate().find(|(at, t)| **t == 0 || **t > most(*at)) {
+        if let Some((_, t)) =
+            self.tile.iter().enumerate().find(|(at, t)| **t == 0 || **t > most(*at))
+        {
             return fail(format!("a box extent of {t}"));
         }
         if let Some(step) = self.steps.iter().find(|s| !(1..=8).contains(*s)) {
@@ -180,7 +185,10 @@ impl TensorMap {
             return fail(format!("a box row of {row} bytes is not a multiple of 16"));
         }
         if self.swizzle != Swizzle::None && row > self.swizzle.span() {
-            return fail(format!("a box row of {row} bytes exceeds the swizzle of {}", self.swizzle.span()));
+            return fail(format!(
+                "a box row of {row} bytes exceeds the swizzle of {}",
+                self.swizzle.span()
+            ));
         }
         Ok(())
     }
@@ -220,7 +228,9 @@ impl TensorMap {
 
     /// The map that bytes hold; none when they hold no map.
     pub fn decode(bytes: &[u8; TENSOR_MAP_BYTES]) -> Option<TensorMap> {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let word = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
         if word(0) != MARK || long(120) != digest(&bytes[..120]) {
             return None;
@@ -229,7 +239,8 @@ impl TensorMap {
         let axes = || 0..rank;
         let im2col = bytes[7] & 2 != 0;
         let stride = |at: usize| u64::from(word(36 + 5 * at)) | u64::from(bytes[40 + 5 * at]) << 32;
-        let extent = |at: usize| u32::from(u16::from_le_bytes([bytes[56 + 2 * at], bytes[57 + 2 * at]]));
+        let extent =
+            |at: usize| u32::from(u16::from_le_bytes([bytes[56 + 2 * at], bytes[57 + 2 * at]]));
         let corners = |from: usize| -> Vec<i32> {
             (0..rank.saturating_sub(2)).map(|at| word(72 + 4 * (from + at)) as i32).collect()
         };
@@ -250,7 +261,9 @@ impl TensorMap {
 
 /// FNV-1a.
 fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

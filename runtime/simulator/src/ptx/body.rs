@@ -161,7 +161,11 @@ impl<'a> Parser<'_, 'a> {
                     return self.error(format!("{count} registers `{name}`"));
                 }
                 let first = function.registers.len() as u32;
-                scopes.ranges[scopes.current].push(Range { stem: name, first, count: count as u32 });
+                scopes.ranges[scopes.current].push(Range {
+                    stem: name,
+                    first,
+                    count: count as u32,
+                });
                 function.registers.extend((0..count).map(|_| ty));
             } else {
                 scopes.declare(name, Meaning::Register(function.registers.len() as u32));
@@ -298,7 +302,10 @@ fn resolve<'a>(
                 Meaning::Label(label) => Operand::Label(label),
                 Meaning::Targets(table) => Operand::Targets(table),
                 Meaning::Register(_) | Meaning::Variable(_) => {
-                    return Err(PtxError::new(i.line, format!("`{name}` is used before it is declared")));
+                    return Err(PtxError::new(
+                        i.line,
+                        format!("`{name}` is used before it is declared"),
+                    ));
                 }
             };
         }

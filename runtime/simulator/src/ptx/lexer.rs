@@ -189,11 +189,10 @@ mod tests {
 
     #[test]
     fn words_keep_dots_and_double_colons_but_not_the_colon_of_a_label() {
-        assert_eq!(tokens("ld.shared::cta.u32 %tid.x $L__1:")[..3], [
-            Token::Word("ld.shared::cta.u32"),
-            Token::Word("%tid.x"),
-            Token::Word("$L__1"),
-        ]);
+        assert_eq!(
+            tokens("ld.shared::cta.u32 %tid.x $L__1:")[..3],
+            [Token::Word("ld.shared::cta.u32"), Token::Word("%tid.x"), Token::Word("$L__1"),]
+        );
     }
 
     #[test]

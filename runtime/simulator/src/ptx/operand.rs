@@ -14,11 +14,7 @@ impl<'a> Parser<'_, 'a> {
         self.nested_operand(scopes, 0)
     }
 
-    fn nested_operand(
-        &mut self,
-        scopes: &Scopes<'a>,
-        depth: u32,
-    ) -> Result<Operand<'a>, PtxError> {
+    fn nested_operand(&mut self, scopes: &Scopes<'a>, depth: u32) -> Result<Operand<'a>, PtxError> {
         if depth > DEPTH_MAX {
             return self.error("an operand is nested too deeply");
         }
@@ -30,11 +26,7 @@ impl<'a> Parser<'_, 'a> {
         Ok(first)
     }
 
-    fn single_operand(
-        &mut self,
-        scopes: &Scopes<'a>,
-        depth: u32,
-    ) -> Result<Operand<'a>, PtxError> {
+    fn single_operand(&mut self, scopes: &Scopes<'a>, depth: u32) -> Result<Operand<'a>, PtxError> {
         match self.token() {
             Token::Integer(value) => {
                 self.bump();

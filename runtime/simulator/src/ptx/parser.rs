@@ -226,11 +226,7 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    fn module_variable(
-        &mut self,
-        module: &mut Module<'a>,
-        external: bool,
-    ) -> Result<(), PtxError> {
+    fn module_variable(&mut self, module: &mut Module<'a>, external: bool) -> Result<(), PtxError> {
         let variables = self.variables(external)?;
         self.expect(b';')?;
         module.variables.extend(variables);
@@ -269,8 +265,12 @@ impl<'a> Parser<'_, 'a> {
                 }
                 ".reqntid" => function.required_threads = Some(self.extents()?),
                 ".reqnctapercluster" => function.cluster = Some(self.extents()?),
-                ".minnctapersm" | ".maxnctapersm" | ".maxnreg" | ".maxclusterrank"
-                | ".abi_preserve" | ".abi_preserve_control" => {
+                ".minnctapersm"
+                | ".maxnctapersm"
+                | ".maxnreg"
+                | ".maxclusterrank"
+                | ".abi_preserve"
+                | ".abi_preserve_control" => {
                     self.integer()?;
                 }
                 ".explicitcluster" | ".noreturn" | ".blocksareclusters" => {}
