@@ -72,23 +72,36 @@ impl GlobalShadow {
     /// Most blocks that are told apart.
     pub(crate) const BLOCKS_MAX: u64 = SEVERAL - 1;
 
-    fn word(&self, allocation: usize, index: usize) -> &AtomicU64 {
-        let page = self.pages[allocation][index / PAGE_WORDS]
-            .get_or_init(|| (0..PAGE_WORDS).map(|_| AtomicU64::new(0)).collect());
-        &page[index % PAGE_WORDS]
+    /// Calls `f` with the shadow of each word of a range.
+    #[inline(always)]
+    fn for_words(
+        &self,
+        allocation: usize,
+        (offset, bytes): (u64, u64),
+        mut f: impl FnMut(&AtomicU64),
+    ) {
+        let (mut at, end) = ((offset / 4) as usize, (offset + bytes).div_ceil(4) as usize);
+        let pages = &self.pages[allocation];
+        while at < end {
+            let (page, start) = (at / PAGE_WORDS, at % PAGE_WORDS);
+            let count = (PAGE_WORDS - start).min(end - at);
+            let cells =
+                pages[page].get_or_init(|| (0..PAGE_WORDS).map(|_| AtomicU64::new(0)).collect());
+            cells[start..start + count].iter().for_each(&mut f);
+            at += count;
+        }
     }
 
     /// Notes a read of a range; the write it races with, if any.
     pub(crate) fn read(
         &self,
         allocation: usize,
-        (offset, bytes): (u64, u64),
+        range: (u64, u64),
         me: &Knowledge,
     ) -> Option<OtherBlock> {
         let mine = me.block + 1;
         let mut found = None;
-        for index in words(offset, bytes) {
-            let cell = self.word(allocation, index);
+        self.for_words(allocation, range, |cell| {
             let old = cell.load(Relaxed);
             let (writer, reader, time) = unpack(old);
             if writer != 0 && writer != mine && !me.knows(writer - 1, time) {
@@ -98,7 +111,7 @@ impl GlobalShadow {
                 let reader = if reader == 0 { mine } else { SEVERAL };
                 cell.store(pack(writer, reader, time), Relaxed);
             }
-        }
+        });
         found
     }
 
@@ -106,17 +119,16 @@ impl GlobalShadow {
     pub(crate) fn write(
         &self,
         allocation: usize,
-        (offset, bytes): (u64, u64),
+        range: (u64, u64),
         me: &Knowledge,
     ) -> Option<OtherBlock> {
         let mine = me.block + 1;
         let mut found = None;
         let new = pack(mine, 0, me.time.into());
-        for index in words(offset, bytes) {
-            let cell = self.word(allocation, index);
+        self.for_words(allocation, range, |cell| {
             let old = cell.load(Relaxed);
             if old == new {
-                continue;
+                return;
             }
             let (writer, reader, time) = unpack(old);
             if writer != 0 && writer != mine && !me.knows(writer - 1, time) {
@@ -127,13 +139,9 @@ impl GlobalShadow {
                 found = Some(OtherBlock { block: Some(reader - 1), wrote: false });
             }
             cell.store(new, Relaxed);
-        }
+        });
         found
     }
-}
-
-fn words(offset: u64, bytes: u64) -> std::ops::Range<usize> {
-    (offset / 4) as usize..((offset + bytes).div_ceil(4)) as usize
 }
 
 /// What was released at each address.

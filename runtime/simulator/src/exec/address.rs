@@ -147,6 +147,20 @@ impl Worker<'_> {
         });
     }
 
+    /// The allocation that holds a range, the last one first.
+    #[inline(always)]
+    pub(crate) fn allocation_of(&mut self, address: u64, size: u64) -> Option<usize> {
+        let memory = self.machine.memory;
+        let hinted = memory
+            .allocations()
+            .get(self.hint)
+            .is_some_and(|a| address >= a.base && address.wrapping_add(size) <= a.base + a.bytes);
+        if !hinted {
+            self.hint = memory.find(address, size)?;
+        }
+        Some(self.hint)
+    }
+
     /// The first lane's allocation and the lanes of a mask that lie in it with `size` bytes; lanes that lie in
     /// none are reported and taken from the mask.
     #[inline(always)]
@@ -160,18 +174,13 @@ impl Worker<'_> {
         while *rest != 0 {
             let lane = first(*rest);
             let address = addresses[lane];
-            let memory = self.machine.memory;
-            let hinted = memory.allocations().get(self.hint).is_some_and(|a| {
-                address >= a.base && address.wrapping_add(size) <= a.base + a.bytes
-            });
-            let found = if hinted { Some(self.hint) } else { memory.find(address, size) };
+            let found = self.allocation_of(address, size);
             let Some(at) = found else {
                 self.report_outside((warp, lane as u32, pc), address, size);
                 *rest &= *rest - 1;
                 continue;
             };
-            self.hint = at;
-            let allocation = memory.allocation(at);
+            let allocation = self.machine.memory.allocation(at);
             // Below `bytes` there are `size` bytes left exactly up to this offset.
             let last = allocation.bytes - size;
             let mut inside = 0;
@@ -235,7 +244,7 @@ fn group_waves(addresses: &Addresses, start: usize, part: u32, words: u32) -> u6
         in_place &= word == lead;
         expected += words;
     });
-    if in_row || in_place {
+    if in_row || in_place || are_apart(addresses, start, part, words) {
         return 1;
     }
     let mut banks = [[u32::MAX; 32]; 32];
@@ -252,6 +261,19 @@ fn group_waves(addresses: &Addresses, start: usize, part: u32, words: u32) -> u6
         }
     });
     u64::from(depth.iter().copied().max().unwrap_or(1))
+}
+
+/// Whether no bank is asked twice.
+#[inline(always)]
+fn are_apart(addresses: &Addresses, start: usize, part: u32, words: u32) -> bool {
+    let (mut used, mut twice) = (0u32, false);
+    let lane_banks = if words >= 32 { u32::MAX } else { (1 << words) - 1 };
+    for_lanes(part, |at| {
+        let banks = u32::rotate_left(lane_banks, (addresses[start + at] >> 2) as u32 & 31);
+        twice |= used & banks != 0;
+        used |= banks;
+    });
+    !twice
 }
 
 #[cfg(test)]

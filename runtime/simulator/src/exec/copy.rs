@@ -2,7 +2,7 @@
 
 use super::access::word_at;
 use super::address::{Addresses, addresses, for_lanes, sectors, waves};
-use super::lanes::LANES;
+use super::lanes::{LANES, Words};
 use super::launch::Completion;
 use super::state::Worker;
 use super::warp::Warp;
@@ -15,7 +15,7 @@ pub(crate) struct ElementCopy {
     pub(crate) pc: u32,
     mask: u32,
     bytes: u32,
-    to: Addresses,
+    to: Words,
     from: Addresses,
     present: [u32; LANES],
     /// The bytes have moved already; what is left is to say so.
@@ -64,7 +64,8 @@ impl Worker<'_> {
         let size = u32::from(bytes);
         let to = addresses(warp, inst.d, far, inst.offset).map(|a| a & ((1 << 56) - 1));
         let from = addresses(warp, inst.a, true, inst.extra as i32);
-        let present = warp.file.word(inst.b).map(|n| n.min(size));
+        let mut present = *warp.file.word(inst.b);
+        present.iter_mut().for_each(|n| *n = (*n).min(size));
         let good = self.check_aligned(warp, (pc, active), &to, size.into());
         let good = good & self.check_aligned(warp, (pc, good), &from, size.into());
         let end = self.blocks[warp.block].shared.len() as u64;
@@ -86,7 +87,10 @@ impl Worker<'_> {
         if self.machine.options.checks {
             self.check_begin_copies(warp, pc, (&to, mask, size));
         }
-        let mut copy = ElementCopy { pc, mask, bytes: size, to, from, present, moved: false };
+        let mut offsets = [0; LANES];
+        offsets.iter_mut().zip(&to).for_each(|(offset, address)| *offset = *address as u32);
+        let mut copy =
+            ElementCopy { pc, mask, bytes: size, to: offsets, from, present, moved: false };
         let early = match self.machine.options.completion {
             Completion::Early => true,
             Completion::Late => false,
@@ -134,7 +138,7 @@ impl Worker<'_> {
             if self.machine.options.checks {
                 let shadow = &mut self.blocks[warp.block].shadow;
                 for_lanes(copy.mask, |lane| {
-                    let row = Row { start: copy.to[lane] as u32, bytes: copy.bytes, per_lane: 0 };
+                    let row = Row { start: copy.to[lane], bytes: copy.bytes, per_lane: 0 };
                     shadow.end_copy(row, (stamp, lane as u32, leaves), false);
                 });
             }
@@ -147,11 +151,12 @@ impl Worker<'_> {
             let present = u64::from(copy.present[lane]);
             let mut value = [0u8; 16];
             if present != 0 {
-                let mut rest = 1 << lane;
-                let Some((at, _)) =
-                    self.allocation_lanes(warp, copy.pc, (&copy.from, present), &mut rest)
-                else {
-                    return;
+                let Some(at) = self.allocation_of(copy.from[lane], present) else {
+                    return self.report_outside(
+                        (warp, lane as u32, copy.pc),
+                        copy.from[lane],
+                        present,
+                    );
                 };
                 let allocation = self.machine.memory.allocation(at);
                 let offset = copy.from[lane] - allocation.base;
@@ -241,9 +246,9 @@ fn load_matrix(
 ) -> [u32; LANES] {
     let mut words = [0; LANES];
     for r in 0..8 {
-        if let Some(start) = row(r) {
-            for c in 0..4 {
-                words[r * 4 + c] = word_at(shared, start + 4 * c);
+        if let Some(bytes) = row(r).and_then(|start| shared.get(start..start + 16)) {
+            for (word, part) in words[r * 4..r * 4 + 4].iter_mut().zip(bytes.chunks_exact(4)) {
+                *word = word_at(part, 0);
             }
         }
     }
@@ -258,10 +263,9 @@ fn store_matrix(
 ) {
     let words = if transposed { transpose(words) } else { *words };
     for r in 0..8 {
-        if let Some(start) = row(r) {
-            for c in 0..4 {
-                shared[start + 4 * c..start + 4 * c + 4]
-                    .copy_from_slice(&words[r * 4 + c].to_le_bytes());
+        if let Some(bytes) = row(r).and_then(|start| shared.get_mut(start..start + 16)) {
+            for (part, word) in bytes.chunks_exact_mut(4).zip(&words[r * 4..r * 4 + 4]) {
+                part.copy_from_slice(&word.to_le_bytes());
             }
         }
     }
@@ -269,9 +273,17 @@ fn store_matrix(
 
 /// Transposes eight rows of eight halves.
 fn transpose(words: &[u32; LANES]) -> [u32; LANES] {
-    let half = |r: usize, c: usize| words[r * 4 + c / 2] >> (16 * (c & 1)) & 0xffff;
-    std::array::from_fn(|lane| {
-        let (r, c) = (lane / 4, lane % 4 * 2);
-        half(c, r) | half(c + 1, r) << 16
-    })
+    let mut halves = [[0u16; 8]; 8];
+    for (r, row) in halves.iter_mut().enumerate() {
+        for (pair, word) in row.chunks_exact_mut(2).zip(&words[r * 4..r * 4 + 4]) {
+            (pair[0], pair[1]) = (*word as u16, (*word >> 16) as u16);
+        }
+    }
+    let mut out = [0; LANES];
+    for (r, row) in out.chunks_exact_mut(4).enumerate() {
+        for (c, word) in row.iter_mut().enumerate() {
+            *word = u32::from(halves[2 * c][r]) | u32::from(halves[2 * c + 1][r]) << 16;
+        }
+    }
+    out
 }

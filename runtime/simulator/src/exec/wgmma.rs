@@ -190,17 +190,18 @@ impl Worker<'_> {
         self.check_descriptor(at, (descriptor, transposed), product.shape, is_b);
         let number = self.next_flight;
         self.next_flight += 1;
-        let read = AsyncRead {
-            number,
-            start: low,
-            end: high,
-            lane: 0,
-            pc: product.pc,
-            stamp,
-            done: false,
-            is_store: false,
+        let (start, end, pc) = (low, high, product.pc);
+        let read =
+            AsyncRead { number, start, end, lane: 0, pc, stamp, done: false, is_store: false };
+        // A read says all that an earlier one of the same range by the same agent does.
+        let same = |r: &&mut AsyncRead| {
+            r.done && (r.start, r.end, r.stamp.agent) == (start, end, stamp.agent)
         };
-        self.blocks[warp.block].async_reads.push(read);
+        let reads = &mut self.blocks[warp.block].async_reads;
+        match reads.iter_mut().find(same) {
+            Some(place) => *place = read,
+            None => reads.push(read),
+        }
         number
     }
 
@@ -301,21 +302,6 @@ impl Worker<'_> {
         for read in reads.iter_mut().filter(|r| numbers.contains(&r.number)) {
             (read.done, read.stamp) = (true, stamp);
         }
-        // A later read of the same range by the same agent says all that earlier ones do.
-        let mut kept: Vec<AsyncRead> = Vec::with_capacity(reads.len());
-        for read in reads.drain(..).rev() {
-            let same = |k: &AsyncRead| {
-                k.done
-                    && k.start == read.start
-                    && k.end == read.end
-                    && k.stamp.agent == read.stamp.agent
-            };
-            if !read.done || !kept.iter().any(same) {
-                kept.push(read);
-            }
-        }
-        kept.reverse();
-        *reads = kept;
     }
 
     /// Whether a write meets an asynchronous read that has not ended, or whose end the writer does not know.
