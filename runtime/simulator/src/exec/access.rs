@@ -312,7 +312,8 @@ impl Worker<'_> {
             }
             Shape::Place if !stores => {
                 let row = Row { start: local(lead), bytes: size, per_lane: 0 };
-                self.check_row(warp, (pc, SEVERAL_LANES), block, row, stores);
+                let lane = if lanes.is_power_of_two() { lead as u32 } else { SEVERAL_LANES };
+                self.check_row(warp, (pc, lane), block, row, stores);
             }
             _ => for_lanes(lanes, |lane| {
                 let row = Row { start: local(lane), bytes: size, per_lane: 0 };

@@ -262,6 +262,12 @@ impl Worker<'_> {
             _ => {}
         }
         for (block, start) in &places {
+            if start % align != 0 {
+                self.report(at, FindingKind::Misaligned, None, || {
+                    format!("an asynchronous copy at byte {start} of shared memory needs a multiple of {align}")
+                });
+                return false;
+            }
             let end = self.blocks[*block].shared.len() as u64;
             if u64::from(*start) + u64::from(bytes) > end {
                 self.report_beyond(
@@ -269,12 +275,6 @@ impl Worker<'_> {
                     "the block's shared memory",
                     (u64::from(*start), bytes.into(), end),
                 );
-                return false;
-            }
-            if start % align != 0 {
-                self.report(at, FindingKind::Misaligned, None, || {
-                    format!("an asynchronous copy at byte {start} of shared memory needs a multiple of {align}")
-                });
                 return false;
             }
         }

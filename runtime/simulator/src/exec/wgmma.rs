@@ -123,6 +123,8 @@ impl Worker<'_> {
             Completion::Seeded => self.random(2) == 0,
         };
         if early {
+            // Products onto the same accumulators are done in their order.
+            self.multiply_pending(warp);
             self.multiply(warp, &mut product);
         }
         warp.products.push(product);
@@ -257,6 +259,15 @@ impl Worker<'_> {
                 put(row, at, bytes);
             }
         });
+    }
+
+    fn multiply_pending(&mut self, warp: &mut Warp) {
+        let mut groups = std::mem::take(&mut warp.product_groups);
+        let mut open = std::mem::take(&mut warp.products);
+        for product in groups.iter_mut().flatten().chain(&mut open) {
+            self.multiply(warp, product);
+        }
+        (warp.product_groups, warp.products) = (groups, open);
     }
 
     fn multiply(&mut self, warp: &mut Warp, product: &mut Product) {
