@@ -90,7 +90,7 @@ fn text(program: &[Step]) -> String {
             Step::Repeat { steps, times } => {
                 // The lane decides how often, so that lanes leave at different times.
                 let from = at - covered(program, at, *steps);
-before[from] += &format!("and.b32 %c, %t, {times};\nagain{at}:\n");
+                before[from] += &format!("and.b32 %c, %t, {times};\nagain{at}:\n");
                 bodies[at] =
                     format!("add.u32 %c, %c, -1;\nsetp.ge.s32 %p3, %c, 0;\n@%p3 bra again{at};\n");
             }

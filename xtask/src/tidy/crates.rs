@@ -12,6 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tgc-passes", &["tgc-ir"]),
     ("tgc-codegen", &["tgc-ir"]),
     ("tgc-runtime", &["tgc-ir"]),
+    ("tgc-simulator", &["tgc-ir"]),
     ("tgc", &["tgc-ir", "tgc-onnx", "tgc-passes", "tgc-codegen", "tgc-runtime"]),
     ("xtask", &[]),
 ];

@@ -147,32 +147,54 @@ impl Worker<'_> {
     }
 
     fn move_elements(&mut self, warp: &Warp, copy: &ElementCopy) {
+        if self.machine.options.checks {
+            self.check_sources(warp, copy);
+        }
         for_lanes(copy.mask, |lane| {
             let present = u64::from(copy.present[lane]);
             let mut value = [0u8; 16];
             if present != 0 {
                 let Some(at) = self.allocation_of(copy.from[lane], present) else {
-                    return self.report_outside(
-                        (warp, lane as u32, copy.pc),
-                        copy.from[lane],
-                        present,
-                    );
+                    let at = (warp, lane as u32, copy.pc);
+                    return self.report_outside(at, copy.from[lane], present);
                 };
                 let allocation = self.machine.memory.allocation(at);
-                let offset = copy.from[lane] - allocation.base;
-                for word in 0..present.div_ceil(4) as usize {
-                    let bits = allocation.word((offset / 4) as usize + word).to_le_bytes();
-                    value[4 * word..4 * word + 4].copy_from_slice(&bits);
+                let first = ((copy.from[lane] - allocation.base) / 4) as usize;
+                for (word, bytes) in
+                    value.chunks_exact_mut(4).take(present.div_ceil(4) as usize).enumerate()
+                {
+                    bytes.copy_from_slice(&allocation.word(first + word).to_le_bytes());
                 }
                 value[present as usize..].fill(0);
-                if self.machine.options.checks {
-                    self.check_copied(warp, (copy.pc, lane), at, (offset, present));
-                }
             }
             let start = copy.to[lane] as usize;
             let size = copy.bytes as usize;
             self.blocks[warp.block].shared[start..start + size].copy_from_slice(&value[..size]);
         });
+    }
+
+    /// Checks what lanes read, neighbours together.
+    fn check_sources(&mut self, warp: &Warp, copy: &ElementCopy) {
+        let mut rest = copy.mask;
+        while rest != 0 {
+            let lane = super::address::first(rest);
+            let (from, mut bytes) = (copy.from[lane], u64::from(copy.present[lane]));
+            rest &= rest - 1;
+            while rest != 0 && bytes != 0 {
+                let next = super::address::first(rest);
+                if copy.from[next] != from + bytes || copy.present[next] == 0 {
+                    break;
+                }
+                bytes += u64::from(copy.present[next]);
+                rest &= rest - 1;
+            }
+            if bytes != 0
+                && let Some(at) = self.allocation_of(from, bytes)
+            {
+                let offset = from - self.machine.memory.allocation(at).base;
+                self.check_copied(warp, (copy.pc, lane), at, (offset, bytes));
+            }
+        }
     }
 
     fn check_copied(
