@@ -1,5 +1,7 @@
 //! Kernels with one fault each: every one must be found, at the right line, under at least one schedule.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use support::{lines_of, run, scenario, schedules};

@@ -1,5 +1,7 @@
 //! Instructions one by one: expectations are tables and closed forms, not the simulator's own functions.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use tgc_simulator::{LaunchOptions, LaunchShape, Memory, Module, Parameters, launch};
 
 /// Runs `body` for 32 lanes. `%ra` and `%rb` hold two input words of the lane, `%rda` both as 64 bits; the body
@@ -339,7 +341,7 @@ fn lanes_that_part_at_branches_come_back() {
     let steps = |mut n: u32| {
         let mut count = 0;
         while n > 1 {
-            n = if n % 2 == 0 { n / 2 } else { 3 * n + 1 };
+            n = if n.is_multiple_of(2) { n / 2 } else { 3 * n + 1 };
             count += 1;
         }
         count
@@ -379,7 +381,7 @@ fn generic_local_and_vector_accesses_reach_their_memory() {
     let body = ".local .align 8 .b8 room[16]; .shared .align 8 .b8 all[256]; mov.u64 %rd1, room; cvta.local.u64 %rd2, %rd1; st.u32 [%rd2+4], %ra; ld.local.u32 %r1, [%rd1+4]; mov.u64 %rd3, all; cvta.shared.u64 %rd4, %rd3; mul.wide.u32 %rd5, %t, 8; add.s64 %rd4, %rd4, %rd5; st.v2.u32 [%rd4], {%r1, %rb}; bar.sync 0; xor.b32 %r2, %t, 1; shl.b32 %r2, %r2, 3; mov.u32 %r3, all; add.s32 %r3, %r3, %r2; ld.shared.v2.u32 {%r4, %r5}, [%r3]; mov.b64 %rd0, {%r4, %r5};";
     for (l, found) in run(body, &lane(|l| l + 7), &lane(|l| l * 3)).iter().enumerate() {
         let other = l as u64 ^ 1;
-        assert_eq!(*found, other + 7 | (other * 3) << 32);
+        assert_eq!(*found, (other + 7) | ((other * 3) << 32));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Random programs against a plain evaluator of one thread at a time, and random texts against the reader.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use proptest::prelude::*;
 use tgc_simulator::{FindingKind, LaunchOptions, LaunchShape, Memory, Module, Parameters, launch};
 
@@ -35,7 +37,10 @@ const OPERATIONS: [Operation; 10] = [
     ("shl.b32", |a, b| if b > 31 { 0 } else { a << b }),
 ];
 
-const RELATIONS: [(&str, fn(u32, u32) -> bool); 4] = [
+/// Name, and when it holds.
+type Relation = (&'static str, fn(u32, u32) -> bool);
+
+const RELATIONS: [Relation; 4] = [
     ("eq.u32", |a, b| a == b),
     ("lt.s32", |a, b| (a as i32) < b as i32),
     ("ge.u32", |a, b| a >= b),
@@ -115,10 +120,10 @@ fn evaluate(program: &[Step], thread: u32) -> [u32; REGISTERS] {
     });
     let mut p = [thread == 99, true, thread < 9];
     let apply = |step: &Step, r: &mut [u32; REGISTERS], p: &mut [bool; 3]| match step {
-        Step::Operate { op, d, a, b, guard } => {
-            if guard.is_none_or(|(at, negated)| p[at] != negated) {
-                r[*d] = OPERATIONS[*op].1(r[*a], r[*b]);
-            }
+        Step::Operate { op, d, a, b, guard }
+            if guard.is_none_or(|(at, negated)| p[at] != negated) =>
+        {
+            r[*d] = OPERATIONS[*op].1(r[*a], r[*b]);
         }
         Step::Compare { relation, p: to, a, b } => p[*to] = RELATIONS[*relation].1(r[*a], r[*b]),
         _ => {}

@@ -246,7 +246,7 @@ impl Worker<'_> {
             Cargo::FromGlobal { address, .. } | Cargo::ToGlobal { address, .. } => *address,
             _ => 0,
         };
-        if bytes % 16 != 0 || global % 16 != 0 {
+        if !bytes.is_multiple_of(16) || !global.is_multiple_of(16) {
             self.report(at, FindingKind::Misaligned, None, || {
                 format!("a bulk copy of {bytes} bytes at {global:#x}: both must be multiples of 16")
             });
@@ -262,7 +262,7 @@ impl Worker<'_> {
             _ => {}
         }
         for (block, start) in &places {
-            if start % align != 0 {
+            if !start.is_multiple_of(align) {
                 self.report(at, FindingKind::Misaligned, None, || {
                     format!("an asynchronous copy at byte {start} of shared memory needs a multiple of {align}")
                 });

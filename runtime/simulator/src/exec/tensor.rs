@@ -132,9 +132,9 @@ fn tile_rows(map: &TensorMap, at: [i32; 5]) -> Vec<Row> {
         .map(|number| {
             let mut place = at.map(i64::from);
             let mut rest = number;
-            for axis in 1..rank {
+            for (axis, at) in place.iter_mut().enumerate().take(rank).skip(1) {
                 let extent = u64::from(map.tile[axis]);
-                place[axis] += (rest % extent) as i64 * i64::from(map.steps[axis]);
+                *at += (rest % extent) as i64 * i64::from(map.steps[axis]);
                 rest /= extent;
             }
             Row { at: place, number }

@@ -1,11 +1,15 @@
 //! The kernels under `kernels/` with inputs and expected outputs, and ways to run them.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use tgc_simulator::{
     Completion, LaunchOptions, LaunchShape, Memory, Module, Parameters, Report, Swizzle,
     TensorElement, TensorMap, launch,
 };
+
+/// Parameters, and the contents that addresses must have afterwards.
+type Setup = (Parameters, Vec<(u64, Vec<u8>)>);
 
 /// A kernel text, how it is launched, and what it must compute.
 pub(crate) struct Scenario {
@@ -13,7 +17,7 @@ pub(crate) struct Scenario {
     pub(crate) kernel: &'static str,
     pub(crate) shape: LaunchShape,
     /// Makes parameters, and the addresses and contents that are expected afterwards.
-    pub(crate) setup: fn(&mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>),
+    pub(crate) setup: fn(&mut Memory) -> Setup,
 }
 
 /// All scenarios by the name of their kernel.
@@ -130,7 +134,7 @@ impl From<f32> for Word {
     }
 }
 
-fn reduce(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn reduce(memory: &mut Memory) -> Setup {
     let input: Vec<f32> = (0..384).map(|i| (i % 37) as f32).collect();
     let from = memory.allocate_from(&bytes_of(&input)).unwrap();
     let to = memory.allocate(12).unwrap();
@@ -138,7 +142,7 @@ fn reduce(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
     (Parameters::new().u64(from).u64(to), vec![(to, bytes_of(&sums))])
 }
 
-fn transpose(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn transpose(memory: &mut Memory) -> Setup {
     let input: Vec<u32> = (0..2048).map(|i| i * 7 + 1).collect();
     let from = memory.allocate_from(&bytes_of(&input)).unwrap();
     let to = memory.allocate(8192).unwrap();
@@ -147,15 +151,15 @@ fn transpose(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
     (Parameters::new().u64(from).u64(to), vec![(to, bytes_of(&turned))])
 }
 
-fn ring(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn ring(memory: &mut Memory) -> Setup {
     let input: Vec<f32> = (0..64 * 5).map(|i| i as f32).collect();
     let from = memory.allocate_from(&bytes_of(&input)).unwrap();
     let to = memory.allocate(64 * 5 * 4).unwrap();
-    let out: Vec<f32> = (0..64 * 5).map(|i| input[i / 64 * 64 + (i % 64 ^ 63)] + 1.0).collect();
+    let out: Vec<f32> = (0..64 * 5).map(|i| input[i / 64 * 64 + ((i % 64) ^ 63)] + 1.0).collect();
     (Parameters::new().u64(from).u64(to).u32(5), vec![(to, bytes_of(&out))])
 }
 
-fn ticket(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn ticket(memory: &mut Memory) -> Setup {
     let from = memory.allocate_from(&bytes_of(&[1u32, 10, 100, 1000, 10000, 100_000])).unwrap();
     let parts = memory.allocate(24).unwrap();
     let counter = memory.allocate_from(&[0; 4]).unwrap();
@@ -166,7 +170,7 @@ fn ticket(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
     )
 }
 
-fn pipe(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn pipe(memory: &mut Memory) -> Setup {
     let input: Vec<u32> = (0..64 * 5).map(|i| i * i).collect();
     let from = memory.allocate_from(&bytes_of(&input)).unwrap();
     let to = memory.allocate(256).unwrap();
@@ -200,7 +204,7 @@ fn products(rows: usize, a: &[i32], b: impl Fn(usize, usize) -> i32) -> Vec<f32>
         .collect()
 }
 
-fn product(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn product(memory: &mut Memory) -> Setup {
     let a: Vec<i32> = (0..64 * 16).map(small).collect();
     // Rows of B are columns of the product.
     let b: Vec<i32> = (0..8 * 16).map(|i| small(i + 5)).collect();
@@ -211,7 +215,7 @@ fn product(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
     (Parameters::new().u64(pa).u64(pb).u64(to), vec![(to, bytes_of(&out))])
 }
 
-fn matrix(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn matrix(memory: &mut Memory) -> Setup {
     let a: Vec<i32> = (0..16 * 16).map(small).collect();
     let b: Vec<i32> = (0..16 * 8).map(|i| small(i + 3)).collect();
     let (pa, pb) =
@@ -222,7 +226,7 @@ fn matrix(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
 }
 
 /// A tensor of 40 columns by 10 rows, and a box that hangs over its edges.
-fn tensor(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn tensor(memory: &mut Memory) -> Setup {
     let input: Vec<u32> = (0..400).map(|i| i + 1).collect();
     let from = memory.allocate_from(&bytes_of(&input)).unwrap();
     let to = memory.allocate_from(&[0; 1600]).unwrap();
@@ -238,7 +242,7 @@ fn tensor(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
     (parameters, vec![(to, bytes_of(&out))])
 }
 
-fn cluster(memory: &mut Memory) -> (Parameters, Vec<(u64, Vec<u8>)>) {
+fn cluster(memory: &mut Memory) -> Setup {
     let to = memory.allocate(256).unwrap();
     let out: Vec<u32> = (0..64).map(|i| (1 - i / 32) * 100 + i % 32).collect();
     (Parameters::new().u64(to), vec![(to, bytes_of(&out))])
