@@ -31,10 +31,6 @@ const CASES: &[&str] = &[
     "real-silero-vad",
 ];
 
-/// Too much arithmetic for the reference inside a test run.
-const NOT_ON_REFERENCE: &[&str] =
-    &["real-basic-pitch", "real-magika", "real-ppocrv4-det", "zoo-swin-ts17"];
-
 /// Cases whose recognised sites must equal what the architecture has.
 const SITES: &[&str] = &[
     "zoo-bert-sdpa-ts17",
@@ -76,11 +72,7 @@ fn check_case(corpus: &Path, name: &str) -> Result<(), String> {
     let case = corpus.join(name);
     let outcome = compile(&case)?;
     check_device(&case, &outcome, "cpu")?;
-    if NOT_ON_REFERENCE.contains(&name) {
-        Ok(())
-    } else {
-        check_device(&case, &outcome, "reference")
-    }
+    check_device(&case, &outcome, "reference")
 }
 
 #[test]

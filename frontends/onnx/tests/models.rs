@@ -44,35 +44,12 @@ const FAILING: &[(&str, &str)] = &[
     ),
 ];
 
-/// Cases whose evaluation takes the reference more than three seconds in a release build: here they are imported and
-/// verified; the example `check` evaluates them.
-const SLOW: &[&str] = &[
-    "real-basic-pitch",
-    "real-magika",
-    "real-ppocrv2-cls",
-    "real-ppocrv4-det",
-    "zoo-conditional-detr-dy20",
-    "zoo-conditional-detr-ts17",
-    "zoo-dab-detr-dy20",
-    "zoo-deformable-detr-dy20",
-    "zoo-deformable-detr-ts17",
-    "zoo-elan-dy20",
-    "zoo-elan-ts17",
-    "zoo-gan-generator-dy20",
-    "zoo-mask2former-dy20",
-    "zoo-mstpp-dy20",
-    "zoo-mstpp-ts17",
-    "zoo-swinir-dy20",
-    "zoo-swinir-ts17",
-];
-
 fn run(case: &Path) -> Result<(), String> {
     let model = tgc_onnx::load(&case.join("model.onnx")).map_err(|e| e.to_string())?;
     let imported = tgc_onnx::import(&model).map_err(|e| e.to_string())?;
     tgc_ir::infer::verify(&imported.graph).map_err(|(node, v)| format!("verifier: {node}: {v}"))?;
     let tolerance = tolerance(case, Tolerance { rtol: 1e-3, atol: 1e-5 });
-    let evaluated = !SLOW.contains(&name(case).as_str());
-    for set in data_sets(case).into_iter().filter(|_| evaluated) {
+    for set in data_sets(case) {
         check(&imported, &set, tolerance, &Options::default())
             .map_err(|e| format!("{}: {e}", name(&set)))?;
     }

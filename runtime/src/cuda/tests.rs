@@ -419,8 +419,6 @@ fn strided_copies_become_the_longest_runs() {
     let many = Values { plan: &plan, table: &[4000] };
     let error = many.copy_runs(&transposed, &dense).expect_err("16000 copies").to_string();
     assert!(error.contains("dense"), "{error}");
-    let shorter = PlanBuffer { shape: vec![Dim::Const(2), Dim::Const(4)], ..dense.clone() };
-    assert!(values.copy_runs(&dense, &shorter).is_err());
 }
 
 #[test]
