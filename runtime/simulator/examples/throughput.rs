@@ -72,9 +72,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tile = format!(
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r10, %r11, %r12, %r13}}, [%r2];\n{product}"
     );
-    let shape = LaunchShape::linear(4, 128, 0);
+    let shape = LaunchShape::linear(1, 512, 0);
     measure("arithmetic", &text("", &fma), "k", &shape)?;
-    measure("global memory", &text("", &memory), "k", &LaunchShape::linear(1, 512, 0))?;
+    measure("global memory", &text("", &memory), "k", &shape)?;
     measure("shared memory", &text(fill, &shared), "k", &shape)?;
     measure("mma.sync", &text("", &product), "k", &shape)?;
     measure("ldmatrix and mma.sync", &text(fill, &tile), "k", &shape)

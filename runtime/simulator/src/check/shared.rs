@@ -102,15 +102,18 @@ pub(crate) struct SharedShadow {
     shift: u32,
     /// Readers are told apart by clocks, since other things than whole barriers order them.
     fine: bool,
+    /// Granules that are always written together, for the asynchronous proxy.
+    step: usize,
     readers: Vec<Vec<(u64, u32)>>,
     free: Vec<u32>,
 }
 
 impl SharedShadow {
-    /// Forgets everything; `granule` is 1, 2 or 4 bytes. `fine`: the kernel has other order than barriers of
+    /// Forgets everything; `granule` is 1, 2 or 4 bytes, `stored` the smallest plain store, at most 16. `fine`: the kernel has other order than barriers of
     /// the whole block.
-    pub(crate) fn reset(&mut self, bytes: usize, granule: u32, fine: bool) {
+    pub(crate) fn reset(&mut self, bytes: usize, (granule, stored): (u32, u32), fine: bool) {
         (self.shift, self.fine) = (granule.trailing_zeros(), fine);
+        self.step = (stored / granule).max(1) as usize;
         self.cells.clear();
         self.cells.resize(bytes.div_ceil(granule as usize), Cell::default());
         self.free = (0..self.readers.len() as u32).collect();
@@ -240,7 +243,7 @@ impl SharedShadow {
         fenced: impl Fn(Stamp) -> bool,
     ) -> Option<Conflict> {
         let mut last = 0;
-        for cell in &self.cells[self.range(start, bytes)] {
+        for cell in self.cells[self.range(start, bytes)].iter().step_by(self.step.max(1)) {
             if cell.write == last {
                 continue;
             }
@@ -373,7 +376,7 @@ mod tests {
 
     fn shadow(fine: bool) -> SharedShadow {
         let mut shadow = SharedShadow::default();
-        shadow.reset(64, 4, fine);
+        shadow.reset(64, (4, 4), fine);
         shadow
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Kernel {
     pub(crate) cluster: Option<[u32; 3]>,
     /// Smallest access to shared memory: 1, 2 or 4 bytes.
     pub(crate) granule: u32,
+    /// Smallest plain store that may reach shared memory, at most 16 bytes.
+    pub(crate) stored: u32,
     /// Warps are ordered by other things than barriers of the whole block.
     pub(crate) fine_order: bool,
 }
@@ -215,6 +217,18 @@ pub(super) fn granule(code: &[Inst]) -> u32 {
         _ => None,
     });
     sizes.min().unwrap_or(4).min(4)
+}
+
+/// Smallest plain store to shared memory; asynchronous copies move 16 bytes or are stores here.
+pub(super) fn stored(code: &[Inst]) -> u32 {
+    let reaches = |w: Window| matches!(w, Window::Shared | Window::Cluster | Window::Generic);
+    let sizes = code.iter().filter_map(|i| match i.op {
+        Op::Store(access) if reaches(access.window) => Some(access.size()),
+        Op::Atomic(atomic) if reaches(atomic.window) => Some(atomic.ty.bytes()),
+        Op::CpAsync { bytes, .. } => Some(u32::from(bytes)),
+        _ => None,
+    });
+    sizes.min().unwrap_or(16).min(16)
 }
 
 /// Whether anything but barriers of the whole block orders the warps of a block.

@@ -143,6 +143,7 @@ impl<'a> Decoder<'_, 'a> {
         }
         self.kernel.slots = self.used;
         self.kernel.granule = kernel::granule(&self.kernel.code);
+        self.kernel.stored = kernel::stored(&self.kernel.code);
         self.kernel.fine_order = kernel::fine_order(&self.kernel.code);
         Ok(self.kernel)
     }

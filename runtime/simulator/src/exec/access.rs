@@ -1,6 +1,10 @@
 //! Loads and stores.
 
-use super::address::{Addresses, Target, addresses, first, for_lanes, sectors, split, waves};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::address::{
+    Addresses, Target, addresses, first, for_lanes, is_row, offsets, sectors, split, waves,
+};
 use super::lanes::FULL;
 use super::state::Worker;
 use super::warp::Warp;
@@ -98,7 +102,45 @@ impl Worker<'_> {
         }
     }
 
+    /// A row of words in one allocation: one check for all lanes; whether it was one.
+    #[inline(always)]
+    fn global_row(
+        &mut self,
+        warp: &mut Warp,
+        transfer: &Transfer<'_>,
+        all: &Addresses,
+        lanes: u32,
+    ) -> bool {
+        let size = transfer.size();
+        if transfer.element() != 4 || transfer.access.wide || !is_row(all, lanes, size) {
+            return false;
+        }
+        let bytes = 32 * size;
+        let Some(at) = self.allocation_of(all[0], bytes) else { return false };
+        let allocation = self.machine.memory.allocation(at);
+        let offset = all[0] - allocation.base;
+        let count = transfer.registers.len();
+        self.counts[transfer.pc as usize].sectors +=
+            ((all[0] + bytes - 1) >> 5) - (all[0] >> 5) + 1;
+        self.check_global(warp, transfer, at, all, lanes);
+        let words = allocation.words((offset / 4) as usize, 32 * count);
+        for (element, slot) in transfer.registers.iter().enumerate() {
+            let row = &mut warp.file.words[*slot as usize].0;
+            for (value, word) in row.iter_mut().zip(words[element..].iter().step_by(count)) {
+                if transfer.stores {
+                    word.store(*value, Relaxed);
+                } else {
+                    *value = word.load(Relaxed);
+                }
+            }
+        }
+        true
+    }
+
     fn global(&mut self, warp: &mut Warp, transfer: &Transfer<'_>, all: &Addresses, lanes: u32) {
+        if self.global_row(warp, transfer, all, lanes) {
+            return;
+        }
         let size = transfer.size();
         let pc = transfer.pc;
         self.counts[pc as usize].sectors += sectors(all, lanes, size);
@@ -139,10 +181,54 @@ impl Worker<'_> {
         }
     }
 
+    /// A row of words in the block's own shared memory; whether it was one.
+    #[inline(always)]
+    fn shared_row(
+        &mut self,
+        warp: &mut Warp,
+        transfer: &Transfer<'_>,
+        offsets: &Addresses,
+        lanes: u32,
+    ) -> bool {
+        let (size, count) = (transfer.size(), transfer.registers.len());
+        let (start, end) = (offsets[0] as usize, (offsets[0] + 32 * size) as usize);
+        let is_plain = transfer.element() == 4 && !transfer.access.wide;
+        if !is_plain || !is_row(offsets, lanes, size) || end > self.blocks[warp.block].shared.len()
+        {
+            return false;
+        }
+        // Groups of lanes that move 128 bytes each take one round.
+        self.counts[transfer.pc as usize].waves += count as u64;
+        if self.machine.options.checks {
+            self.check_shared(
+                warp,
+                (transfer.pc, warp.block),
+                (offsets, lanes, size as u32),
+                transfer.stores,
+            );
+        }
+        let bytes = &mut self.blocks[warp.block].shared[start..end];
+        for (element, slot) in transfer.registers.iter().enumerate() {
+            let row = &mut warp.file.words[*slot as usize].0;
+            for (value, lane) in row.iter_mut().zip(bytes.chunks_exact_mut(4 * count)) {
+                let word = &mut lane[4 * element..4 * element + 4];
+                if transfer.stores {
+                    word.copy_from_slice(&value.to_le_bytes());
+                } else {
+                    *value = word_at(word, 0);
+                }
+            }
+        }
+        true
+    }
+
     fn shared(&mut self, warp: &mut Warp, transfer: &Transfer<'_>, all: &Addresses, lanes: u32) {
         let size = transfer.size();
         let pc = transfer.pc;
-        let offsets: Addresses = all.map(|a| a & OFFSET_MASK);
+        let offsets = offsets(all);
+        if self.shared_row(warp, transfer, &offsets, lanes) {
+            return;
+        }
         self.counts[pc as usize].waves += waves(&offsets, lanes, size as u32);
         let mut rest = self.check_aligned(warp, (pc, lanes), &offsets, size);
         if !transfer.stores && rest != lanes {

@@ -28,11 +28,37 @@ pub(crate) enum Target {
 #[inline(always)]
 pub(crate) fn addresses(warp: &Warp, slot: u32, far: bool, offset: i32) -> Addresses {
     let added = offset as i64 as u64;
+    // Loops rather than `map`, which on long arrays is no vector code.
+    let mut out = [0; LANES];
     if far {
-        warp.file.double(slot).map(|a| a.wrapping_add(added))
+        for (address, base) in out.iter_mut().zip(warp.file.double(slot)) {
+            *address = base.wrapping_add(added);
+        }
     } else {
-        warp.file.word(slot).map(|a| u64::from(a.wrapping_add(added as u32)))
+        for (address, base) in out.iter_mut().zip(warp.file.word(slot)) {
+            *address = u64::from(base.wrapping_add(added as u32));
+        }
     }
+    out
+}
+
+/// Addresses less their windows.
+#[inline(always)]
+pub(crate) fn offsets(addresses: &Addresses) -> Addresses {
+    let mut out = *addresses;
+    out.iter_mut().for_each(|a| *a &= !WINDOW_MASK);
+    out
+}
+
+/// Whether all lanes access, each behind the one before, from a multiple of the size on.
+#[inline(always)]
+pub(crate) fn is_row(addresses: &Addresses, mask: u32, size: u64) -> bool {
+    let lead = addresses[0];
+    let mut apart = 0;
+    for (lane, address) in addresses.iter().enumerate() {
+        apart |= address.wrapping_sub(lead) ^ (size * lane as u64);
+    }
+    mask == u32::MAX && apart == 0 && lead & (size - 1) == 0
 }
 
 /// Calls `f` with each lane of a mask.

@@ -1,7 +1,7 @@
 //! `cp.async`, `ldmatrix` and `stmatrix`: copies between global memory, shared memory and fragments.
 
 use super::access::word_at;
-use super::address::{Addresses, addresses, for_lanes, sectors, waves};
+use super::address::{Addresses, addresses, for_lanes, offsets, sectors, waves};
 use super::lanes::{LANES, Words};
 use super::launch::Completion;
 use super::state::Worker;
@@ -62,7 +62,7 @@ impl Worker<'_> {
         (bytes, far): (u8, bool),
     ) {
         let size = u32::from(bytes);
-        let to = addresses(warp, inst.d, far, inst.offset).map(|a| a & ((1 << 56) - 1));
+        let to = offsets(&addresses(warp, inst.d, far, inst.offset));
         let from = addresses(warp, inst.a, true, inst.extra as i32);
         let mut present = *warp.file.word(inst.b);
         present.iter_mut().for_each(|n| *n = (*n).min(size));
@@ -87,10 +87,10 @@ impl Worker<'_> {
         if self.machine.options.checks {
             self.check_begin_copies(warp, pc, (&to, mask, size));
         }
-        let mut offsets = [0; LANES];
-        offsets.iter_mut().zip(&to).for_each(|(offset, address)| *offset = *address as u32);
+        let mut places = [0; LANES];
+        places.iter_mut().zip(&to).for_each(|(offset, address)| *offset = *address as u32);
         let mut copy =
-            ElementCopy { pc, mask, bytes: size, to: offsets, from, present, moved: false };
+            ElementCopy { pc, mask, bytes: size, to: places, from, present, moved: false };
         let early = match self.machine.options.completion {
             Completion::Early => true,
             Completion::Late => false,
@@ -223,7 +223,7 @@ impl Worker<'_> {
         let stores = matches!(inst.op, Op::StMatrix { .. });
         self.check_converged(warp, (pc, active));
         warp.tick();
-        let all = addresses(warp, inst.a, far, inst.offset).map(|a| a & ((1 << 56) - 1));
+        let all = offsets(&addresses(warp, inst.a, far, inst.offset));
         let lanes = if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 };
         let good = self.check_aligned(warp, (pc, lanes), &all, 16);
         let end = self.blocks[warp.block].shared.len() as u64;

@@ -95,11 +95,9 @@ impl<'m> Worker<'m> {
             // What nobody wrote reads as NaN.
             block.shared.resize(machine.shared_bytes as usize, 0xff);
             if machine.options.checks {
-                block.shadow.reset(
-                    machine.shared_bytes as usize,
-                    machine.kernel.granule,
-                    machine.kernel.fine_order,
-                );
+                let granules = (machine.kernel.granule, machine.kernel.stored);
+                let bytes = machine.shared_bytes as usize;
+                block.shadow.reset(bytes, granules, machine.kernel.fine_order);
             }
             block.barriers.resize_with(BARRIERS, BarrierState::default);
             block.barriers.iter_mut().for_each(BarrierState::reset);

@@ -44,6 +44,12 @@ impl Allocation {
         self.words[index].store(value, Relaxed);
     }
 
+    /// Words by their indices.
+    #[inline(always)]
+    pub(crate) fn words(&self, first: usize, count: usize) -> &[AtomicU32] {
+        &self.words[first..first + count]
+    }
+
     /// An element of 1, 2, 4 or 8 bytes, aligned to itself.
     #[inline(always)]
     pub(crate) fn load(&self, offset: u64, bytes: u32) -> u64 {
@@ -121,8 +127,14 @@ impl Allocation {
     }
 
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) {
-        for (at, byte) in into.iter_mut().enumerate() {
-            *byte = self.load(offset + at as u64, 1) as u8;
+        let whole = if offset.is_multiple_of(4) { into.len() / 4 * 4 } else { 0 };
+        let (words, rest) = into.split_at_mut(whole);
+        let first = (offset / 4) as usize;
+        for (at, bytes) in words.chunks_exact_mut(4).enumerate() {
+            bytes.copy_from_slice(&self.word(first + at).to_le_bytes());
+        }
+        for (at, byte) in rest.iter_mut().enumerate() {
+            *byte = self.load(offset + (whole + at) as u64, 1) as u8;
         }
     }
 
