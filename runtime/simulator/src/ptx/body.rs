@@ -157,7 +157,7 @@ impl<'a> Parser<'_, 'a> {
             if self.accept(b'<') {
                 let count = self.integer()?;
                 self.expect(b'>')?;
-                if count + function.registers.len() as u64 > REGISTERS_MAX {
+                if count.saturating_add(function.registers.len() as u64) > REGISTERS_MAX {
                     return self.error(format!("{count} registers `{name}`"));
                 }
                 let first = function.registers.len() as u32;
