@@ -168,18 +168,7 @@ fn upload(
     weights: &[Tensor],
     limit: Option<u64>,
 ) -> Result<(Block, Vec<u64>), CudaError> {
-    let mut is_read = vec![false; weights.len()];
-    for buffer in &plan.buffers {
-        if let Place::Weight(w) = buffer.place {
-            let count = || CudaError::Count {
-                what: "weights",
-                expected: w as usize + 1,
-                found: weights.len(),
-            };
-            *is_read.get_mut(w as usize).ok_or_else(count)? = true;
-            check_weight(buffer, &weights[w as usize])?;
-        }
-    }
+    let is_read = weights_read(plan, weights)?;
     let mut total = 0usize;
     let mut offsets = Vec::with_capacity(weights.len());
     for (weight, is_read) in weights.iter().zip(&is_read) {
@@ -198,6 +187,32 @@ fn upload(
     stream.synchronize()?;
     let addresses = offsets.iter().map(|offset| block.address() + *offset as u64).collect();
     Ok((block, addresses))
+}
+
+/// Per weight, whether the plan reads it; those that it reads are checked.
+pub(super) fn weights_read(plan: &Plan, weights: &[Tensor]) -> Result<Vec<bool>, CudaError> {
+    let mut is_read = vec![false; weights.len()];
+    for buffer in &plan.buffers {
+        if let Place::Weight(w) = buffer.place {
+            let count = || CudaError::Count {
+                what: "weights",
+                expected: w as usize + 1,
+                found: weights.len(),
+            };
+            *is_read.get_mut(w as usize).ok_or_else(count)? = true;
+            check_weight(buffer, &weights[w as usize])?;
+        }
+    }
+    Ok(is_read)
+}
+
+/// The number of something is as the plan has it.
+pub(super) fn check_count(
+    what: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), CudaError> {
+    if expected == found { Ok(()) } else { Err(CudaError::Count { what, expected, found }) }
 }
 
 /// A weight has the bytes that kernels read of it.

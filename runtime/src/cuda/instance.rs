@@ -12,7 +12,7 @@ use tgc_ir::plan::{Place, Plan};
 use tgc_ir::tensor::load;
 
 use super::bind::{Bound, check_type};
-use super::engine::{CudaEngine, allocate};
+use super::engine::{CudaEngine, allocate, check_count};
 use super::error::CudaError;
 use super::graphs::Buckets;
 use super::launch::Values;
@@ -465,10 +465,6 @@ impl Drop for CudaInstance {
             drop(self.await_last());
         }
     }
-}
-
-fn check_count(what: &'static str, expected: usize, found: usize) -> Result<(), CudaError> {
-    if expected == found { Ok(()) } else { Err(CudaError::Count { what, expected, found }) }
 }
 
 fn unset(name: &str) -> CudaError {

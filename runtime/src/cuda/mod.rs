@@ -7,6 +7,9 @@
 //! steps on one stream at a time; what needs no host between is captured as
 //! a graph per symbol binding and replayed as it is.
 //!
+//! The choice of launches and the host's work between them ([`steps`]) know
+//! no driver; [`Machine`] has them run on something else, such as a simulator.
+//!
 //! Absent here: how kernels are made, and any other device to fall back to.
 
 mod bind;
@@ -17,11 +20,13 @@ mod graphs;
 mod instance;
 mod launch;
 mod layout;
+mod machine;
 mod module;
 mod program;
 mod raw;
 mod run;
 mod state;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -30,5 +35,6 @@ pub use device::{DeviceInfo, devices, is_present, runs_on};
 pub use engine::{CudaEngine, Options};
 pub use error::{CudaError, DriverFault};
 pub use instance::CudaInstance;
+pub use machine::{Machine, MachineInstance, MachineLaunch};
 pub use module::Module;
 pub use raw::{DevicePtr, StreamHandle};

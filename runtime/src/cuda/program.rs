@@ -64,6 +64,8 @@ pub(super) struct LaunchSite {
     /// Name of the kernel, for messages.
     pub(super) kernel: String,
     pub(super) buffers: Vec<u32>,
+    /// ONNX nodes and rules, for messages.
+    pub(super) provenance: Vec<String>,
     /// Each with an index in [`Program::entries`].
     pub(super) variants: Vec<(Variant, usize)>,
 }
@@ -206,7 +208,12 @@ impl Program {
             .iter()
             .map(|v| Ok((v.clone(), self.entry(v, launch.buffers.len())?)))
             .collect::<Result<_, CudaError>>()?;
-        Ok(LaunchSite { kernel: program.name.clone(), buffers: launch.buffers.clone(), variants })
+        Ok(LaunchSite {
+            kernel: program.name.clone(),
+            buffers: launch.buffers.clone(),
+            provenance: launch.provenance.clone(),
+            variants,
+        })
     }
 
     /// The number of a variant's entry.
