@@ -1,6 +1,8 @@
 //! Running engines: one way to open any device. `--device` is a demand: what
 //! cannot run there is an error, never another device.
 
+mod simulator;
+
 use tgc_ir::Tensor;
 use tgc_ir::plan::Plan;
 use tgc_runtime::cpu::{CpuEngine, CpuInstance, Options as CpuOptions};
@@ -10,7 +12,7 @@ use tgc_runtime::engine::Engine;
 use crate::session::{Failure, Kind, error_chain};
 
 /// Names of devices.
-pub const DEVICES: &[&str] = &["cpu", "reference", "null", "cuda"];
+pub const DEVICES: &[&str] = &["cpu", "reference", "null", "cuda", "simulator"];
 
 /// A model on a device.
 pub trait Instance: Send {
@@ -41,7 +43,7 @@ pub trait Instance: Send {
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunOptions {
-    /// Threads of the cpu device; 0 = all.
+    /// Threads of the cpu device and of the simulator; 0 = all.
     pub threads: usize,
 }
 
@@ -81,6 +83,7 @@ pub fn open(
             Ok(Box::new(Null { plan: plan.clone() }))
         }
         "cuda" => open_cuda(engine),
+        "simulator" => simulator::open(engine, options.threads),
         other => {
             let hint = crate::session::closest(other, DEVICES.iter().copied());
             let hint = hint.map_or_else(String::new, |h| format!("; did you mean `{h}`?"));
@@ -116,7 +119,7 @@ fn open_cuda(engine: &Engine) -> Result<Box<dyn Instance>, Failure> {
         )
     })?;
     let plan = plan_for(engine, target)?.clone();
-    refuse_states(&plan)?;
+    refuse_states(&plan, "cuda")?;
     let opened = CudaEngine::new(
         plan,
         engine.weights.clone(),
@@ -127,15 +130,15 @@ fn open_cuda(engine: &Engine) -> Result<Box<dyn Instance>, Failure> {
     Ok(Box::new(Cuda(instance)))
 }
 
-/// A state's buffer has the strides of its capacity; the cuda device stages
+/// A state's buffer has the strides of its capacity; the CUDA devices stage
 /// inputs densely, so its kernels would read beside them.
-fn refuse_states(plan: &Plan) -> Result<(), Failure> {
+fn refuse_states(plan: &Plan, device: &str) -> Result<(), Failure> {
     match plan.inputs.iter().find(|port| port.state.is_some()) {
         None => Ok(()),
         Some(port) => Err(Failure::new(
             Kind::Device,
             format!(
-                "state `{}` is updated in place, which the cuda device does not do yet\n  help: compile without --state, or run with --device cpu",
+                "state `{}` is updated in place, which the {device} device does not do yet\n  help: compile without --state, or run with --device cpu",
                 port.name
             ),
         )),
@@ -230,9 +233,9 @@ mod tests {
                     output \"present\" %2\n  state 0 0 axis 1 capacity \"16\"\n}\n";
         let mut graph = tgc_ir::text::parse(text).expect("parses");
         let plan = |g: &tgc_ir::Graph| tgc_codegen::compile(g, "sm_80").expect("compiles").plan;
-        let refused = refuse_states(&plan(&graph)).expect_err("has a state");
+        let refused = refuse_states(&plan(&graph), "cuda").expect_err("has a state");
         assert!(refused.message.contains("`past`") && refused.kind == Kind::Device);
         graph.states.clear();
-        assert!(refuse_states(&plan(&graph)).is_ok());
+        assert!(refuse_states(&plan(&graph), "cuda").is_ok());
     }
 }

@@ -512,7 +512,7 @@ fn kernel_provenance(plan: &Plan) -> Vec<Vec<String>> {
 /// The target that is PTX only, for GPUs that no named target covers.
 pub const PORTABLE: &str = "compute_80";
 /// Whose figures choose its tiles.
-const PORTABLE_FIGURES: &str = "sm_80";
+pub(crate) const PORTABLE_FIGURES: &str = "sm_80";
 
 /// Capacity of a state when neither an option nor a bound says one.
 const CAPACITY_DEFAULT: i64 = 2048;

@@ -42,10 +42,11 @@ pub(crate) struct Running {
     /// Extents for random inputs: x:1x3x224x224,y:8 (also [1,3,224,224]).
     #[arg(long)]
     pub(crate) shapes: Option<String>,
-    /// Device: cpu, reference, null, cuda. Never another one than asked for.
+    /// Device: cpu, reference, null, cuda, simulator (executes and checks the kernels of a CUDA target,
+    /// sm_80 first, without a GPU; a model needs --target sm_80). Never another one than asked for.
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
-    /// Threads of the cpu device (0 = all).
+    /// Threads of the cpu device and the simulator (0 = all).
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
 }

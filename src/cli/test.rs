@@ -22,10 +22,10 @@ pub(crate) struct TestArgs {
     /// Case folders with model.onnx and test_data_set_N, or models beside such folders.
     #[arg(required = true)]
     cases: Vec<PathBuf>,
-    /// Device.
+    /// Device: cpu, reference, cuda, simulator.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Threads of the cpu device (0 = all).
+    /// Threads of the cpu device and the simulator (0 = all).
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Relative tolerance (default: meta.json's, else 1e-3).

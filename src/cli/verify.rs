@@ -186,7 +186,8 @@ impl Sides<'_> {
             return Ok(named.into_iter().map(|(_, tensor)| tensor).collect());
         }
         if !path.is_file() {
-            let sides = "imported, optimised, onnxruntime, cpu, reference, cuda, or a file";
+            let sides =
+                "imported, optimised, onnxruntime, cpu, reference, cuda, simulator, or a file";
             let message = format!("`{}` is neither a side ({sides}) nor a file", path.display());
             return Err(Failure::new(Kind::Usage, message));
         }

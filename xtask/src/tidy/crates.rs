@@ -13,7 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tgc-codegen", &["tgc-ir"]),
     ("tgc-runtime", &["tgc-ir"]),
     ("tgc-simulator", &["tgc-ir"]),
-    ("tgc", &["tgc-ir", "tgc-onnx", "tgc-passes", "tgc-codegen", "tgc-runtime"]),
+    ("tgc", &["tgc-ir", "tgc-onnx", "tgc-passes", "tgc-codegen", "tgc-runtime", "tgc-simulator"]),
     ("xtask", &[]),
 ];
 
