@@ -92,6 +92,8 @@ pub struct Options {
     pub rules: Vec<(String, String)>,
     /// Folders that may hold NVRTC.
     pub nvrtc_folders: Vec<PathBuf>,
+    /// Compiled kernels name lines of their CUDA text.
+    pub line_info: bool,
     /// Do not look for NVRTC.
     pub no_nvrtc: bool,
     /// Folder of compiled kernels.
@@ -117,6 +119,7 @@ impl Default for Options {
             passes: None,
             rules: Vec::new(),
             nvrtc_folders: Vec::new(),
+            line_info: false,
             no_nvrtc: false,
             cache: None,
             threads: 1,
@@ -428,7 +431,13 @@ impl Session {
             .zip(&provenance)
             .map(|(program, provenance)| Source { program, provenance })
             .collect();
-        let request = Target { facts: &facts, symbols: &symbols, device, arch: target };
+        let request = Target {
+            facts: &facts,
+            symbols: &symbols,
+            device,
+            arch: target,
+            line_info: self.options.line_info,
+        };
         let failed = |e: tgc_codegen::cuda::engine::EngineError| {
             Failure::new(Kind::Internal, error_chain(&e))
         };

@@ -36,7 +36,8 @@ pub(crate) struct BenchArgs {
 
 /// Runs and prints a table of times.
 pub(crate) fn run(args: &BenchArgs, output: &Output) -> Result<(), Failure> {
-    let (engine, _) = engine_of(&args.model, &args.compiling, output)?;
+    let (engine, _) =
+        engine_of(&args.model, &args.compiling.for_device(&args.running.device), output)?;
     let tensors = args.running.tensors(&engine, output)?;
     let opened = Instant::now();
     let mut instance =

@@ -146,6 +146,10 @@ pub(crate) struct Compiling {
     /// Neither read nor write compiled kernels.
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Compiled kernels name lines of their CUDA text, for findings of the simulator and for
+    /// profilers (on with --device simulator).
+    #[arg(long)]
+    pub(crate) line_info: bool,
     /// Do not use NVRTC; the engine carries sources.
     #[arg(long)]
     pub(crate) no_nvrtc: bool,
@@ -159,6 +163,11 @@ fn default_jobs() -> usize {
 }
 
 impl Compiling {
+    /// Options for running on a device at once.
+    pub(crate) fn for_device(&self, device: &str) -> Compiling {
+        Compiling { line_info: self.line_info || device == "simulator", ..self.clone() }
+    }
+
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         let mut rules = Vec::new();
         for path in &self.rules {
@@ -185,6 +194,7 @@ impl Compiling {
             passes: self.passes.clone(),
             rules,
             nvrtc_folders: doctor::nvrtc_folders(),
+            line_info: self.line_info,
             no_nvrtc: self.no_nvrtc,
             cache: if self.no_cache {
                 None

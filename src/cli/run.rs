@@ -141,7 +141,8 @@ fn parse_shapes(text: &str) -> Result<Vec<(String, Vec<usize>)>, Failure> {
 
 /// Runs and prints statistics of the outputs.
 pub(crate) fn run(args: &RunArgs, output: &Output) -> Result<(), Failure> {
-    let (engine, _) = engine_of(&args.model, &args.compiling, output)?;
+    let (engine, _) =
+        engine_of(&args.model, &args.compiling.for_device(&args.running.device), output)?;
     let tensors = args.running.tensors(&engine, output)?;
     let mut instance =
         open(&engine, &args.running.device, RunOptions { threads: args.running.threads })?;

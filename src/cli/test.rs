@@ -115,7 +115,7 @@ fn run_case(args: &TestArgs, case: &Path, output: &Output) -> Result<Passed, Fai
         ));
     }
     let limits = tolerance(args, &folder);
-    match engine_of(&model, &args.compiling, output) {
+    match engine_of(&model, &args.compiling.for_device(&args.device), output) {
         Ok((engine, _)) => {
             let worst = run_sets(args, &engine, &sets, limits)?;
             Ok(Passed { worst, fixed: Vec::new() })
@@ -153,7 +153,7 @@ fn compile_fixed(
     let is_small = |tensor: &Tensor| !tensor.dtype().is_float() && tensor.len() <= FIXED_MAX;
     let mut last = refusal.clone();
     for takes_small in [false, true] {
-        let mut options = args.compiling.options()?;
+        let mut options = args.compiling.for_device(&args.device).options()?;
         options.fixed_inputs = given
             .iter()
             .filter(|(name, tensor)| is_named(name) || (takes_small && is_small(tensor)))

@@ -104,7 +104,8 @@ pub(crate) fn run(args: &VerifyArgs, output: &Output) -> Result<(), Failure> {
         let why = "verify compares stages of compiling, so it takes the model, not an engine";
         return Err(Failure::new(Kind::Usage, why));
     }
-    let options = Options { verify: false, ..args.compiling.options()? };
+    let options =
+        Options { verify: false, ..args.compiling.for_device(&args.running.device).options()? };
     let outcome =
         Session::new(options.clone()).compile_watched(&args.model, &mut Quiet, &mut Quiet)?;
     let tensors = args.running.tensors(&outcome.engine, output)?;

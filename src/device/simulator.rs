@@ -215,7 +215,11 @@ fn describe(findings: &[Finding], unit: &Unit, call: &MachineLaunch<'_>) -> Stri
     if findings.len() > SHOWN {
         lines.push(format!("and {} findings more of this launch", findings.len() - SHOWN));
     }
-    lines.push(format!("  PTX lines are of {} (kernel program `{}`)", unit.name, call.kernel));
+    let text = unit.name.replace(".ptx", ".cu");
+    lines.push(format!(
+        "  in kernel program `{}`; PTX lines are of {}, CUDA lines of {text}",
+        call.kernel, unit.name
+    ));
     let mut nodes = call.provenance.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if call.provenance.len() > SHOWN {
         nodes += &format!(" and {} more", call.provenance.len() - SHOWN);

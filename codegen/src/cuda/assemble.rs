@@ -49,5 +49,6 @@ pub fn program(name: &str, arch: &str, kernels: &[&Emitted]) -> Program {
     let source = unit_text(kernels);
     let used =
         headers().into_iter().filter(|(name, _)| source.contains(&format!("#include \"{name}\"")));
-    Program { name: name.to_owned(), headers: used.collect(), source, arch: arch.to_owned() }
+    let (name, arch) = (name.to_owned(), arch.to_owned());
+    Program { name, headers: used.collect(), source, arch, line_info: false }
 }

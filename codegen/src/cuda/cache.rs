@@ -122,6 +122,7 @@ mod tests {
             source: "int x;".into(),
             arch: "sm_80".into(),
             headers: vec![],
+            line_info: false,
         };
         let report = KernelReport {
             name: "k".into(),

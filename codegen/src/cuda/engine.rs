@@ -12,7 +12,9 @@ use super::assemble;
 use super::build::compile_all;
 use super::cache::Cache;
 use super::emit::{Emitted, Request, emit};
-use super::nvrtc::{Compiled, KernelReport, Nvrtc, NvrtcError, lower_ptx_version};
+use super::nvrtc::{
+    Compiled, KernelReport, Nvrtc, NvrtcError, Program, lower_ptx_version, without_folders,
+};
 use super::print::scope::PrintError;
 
 /// Tile choices that are tried before a spilling kernel is accepted as it is.
@@ -38,6 +40,9 @@ pub struct Target<'a> {
     pub device: &'a Device,
     /// `sm_90a` … for cubins, `compute_80` … for PTX only.
     pub arch: &'a str,
+    /// Compiled code names lines of the CUDA text; its PTX is then as NVRTC wrote it, since
+    /// lines of inlined functions need a newer version than the instructions.
+    pub line_info: bool,
 }
 
 /// A translation unit.
@@ -186,13 +191,15 @@ fn compile_units(
         .map(|&n| {
             let kernels: Vec<&Emitted> =
                 built.units[n].kernels.iter().map(|&k| &built.emitted[k]).collect();
-            assemble::program("kernels.cu", target.arch, &kernels)
+            let line_info = target.line_info;
+            Program { line_info, ..assemble::program("kernels.cu", target.arch, &kernels) }
         })
         .collect();
     for (n, outcome) in wanted.into_iter().zip(compile_all(nvrtc, &programs, threads, cache)) {
         let Compiled { ptx, cubin, kernels, warnings, .. } = outcome?;
         let unit = &mut built.units[n];
-        (unit.ptx, unit.cubin) = (lower_ptx_version(&ptx), cubin);
+        unit.ptx = if target.line_info { without_folders(&ptx) } else { lower_ptx_version(&ptx) };
+        unit.cubin = cubin;
         (unit.reports, unit.warnings) = (kernels, warnings);
     }
     Ok(())

@@ -11,7 +11,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
 use library::Functions;
-pub use ptx::{PtxVersion, lower_ptx_version, needed_ptx_version};
+pub use ptx::{PtxVersion, lower_ptx_version, needed_ptx_version, without_folders};
 pub use report::{KernelReport, parse_log};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,8 @@ pub struct Program {
     pub arch: String,
     /// In-memory headers: name as included, text.
     pub headers: Vec<(String, String)>,
+    /// Instructions name their lines of the text.
+    pub line_info: bool,
 }
 
 impl Program {
@@ -104,6 +106,9 @@ impl Program {
         ];
         if self.arch.starts_with("sm_") {
             options.push("--ptxas-options=-v".to_owned());
+        }
+        if self.line_info {
+            options.push("--generate-line-info".to_owned());
         }
         options
     }

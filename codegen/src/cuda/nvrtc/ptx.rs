@@ -51,6 +51,17 @@ const FEATURES: [(&str, PtxVersion); 20] = [
     (".v8.", PtxVersion(8, 8)),
 ];
 
+/// The text with source files named without their folders: NVRTC puts the folder of its process before names
+/// of texts in memory, and the same program has the same text everywhere.
+pub fn without_folders(ptx: &str) -> String {
+    let file = |line: &str| -> Option<String> {
+        let (number, path) = line.trim_start().strip_prefix(".file")?.split_once('"')?;
+        let name = path.rsplit('/').next()?;
+        Some(format!("\t.file{number}\"{name}"))
+    };
+    ptx.split_inclusive('\n').map(|line| file(line).unwrap_or_else(|| line.to_owned())).collect()
+}
+
 /// The lowest version that this text needs; `None` when its target is not in the table.
 pub fn needed_ptx_version(ptx: &str) -> Option<PtxVersion> {
     let target = ptx.lines().find_map(|line| line.trim().strip_prefix(".target"))?;

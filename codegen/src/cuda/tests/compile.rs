@@ -13,7 +13,7 @@ use crate::cuda::build::compile_all;
 use crate::cuda::cache::Cache;
 use crate::cuda::emit::{Emitted, Request, emit};
 use crate::cuda::nvrtc::{
-    Compiled, Nvrtc, Program, PtxVersion, lower_ptx_version, needed_ptx_version,
+    Compiled, Nvrtc, Program, PtxVersion, lower_ptx_version, needed_ptx_version, without_folders,
 };
 
 /// NVRTC from the folder that the environment names or from the workspace's own; says why when absent.
@@ -205,6 +205,13 @@ fn every_family_compiles_for_every_target() {
 }
 
 #[test]
+fn source_files_are_named_without_folders() {
+    let text = "\t.loc\t1 9 0\n\t.file\t1 \"/a b/kernels.cu\"\n\t.file\t2 \"prelude.cuh\"\n";
+    let named = "\t.loc\t1 9 0\n\t.file\t1 \"kernels.cu\"\n\t.file\t2 \"prelude.cuh\"\n";
+    assert_eq!(without_folders(text), named);
+}
+
+#[test]
 fn portable_ptx_needs_no_new_driver() {
     let Some(nvrtc) = nvrtc() else { return };
     for case in cases().into_iter().step_by(3) {
@@ -246,6 +253,7 @@ fn a_refused_program_shows_the_compiler_log() {
         source: "__global__ void k() { undefined_name; }".into(),
         arch: "sm_80".into(),
         headers: vec![],
+        line_info: false,
     };
     let error = nvrtc.compile(&program).unwrap_err().to_string();
     assert!(error.starts_with("broken.cu does not compile for sm_80:"), "{error}");

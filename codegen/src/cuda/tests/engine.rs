@@ -36,7 +36,10 @@ fn with_target<T>(act: impl FnOnce(&[Source<'_>], &Target<'_>) -> T) -> T {
     let sources: Vec<Source<'_>> =
         cases.iter().map(|case| Source { program: &case.program, provenance: &[] }).collect();
     let device = Device::for_target("sm_90a").unwrap();
-    act(&sources, &Target { facts: &facts, symbols: &symbols, device, arch: "sm_90a" })
+    act(
+        &sources,
+        &Target { facts: &facts, symbols: &symbols, device, arch: "sm_90a", line_info: false },
+    )
 }
 
 fn kernels_of_units(built: &Built) -> Vec<Vec<usize>> {
