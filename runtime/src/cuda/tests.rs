@@ -25,6 +25,7 @@ use super::layout::{Layout, Staged, check_limit, grown_bytes};
 use super::module::{self, Module};
 use super::program::{LaunchSite, Node, Program, Work};
 use super::state::StatePairs;
+use super::steps::Frame;
 use super::transfer::{Shape, gather, scatter};
 use super::{CudaEngine, Options, devices, is_present};
 
@@ -419,6 +420,14 @@ fn strided_copies_become_the_longest_runs() {
     let many = Values { plan: &plan, table: &[4000] };
     let error = many.copy_runs(&transposed, &dense).expect_err("16000 copies").to_string();
     assert!(error.contains("dense"), "{error}");
+    let shorter = PlanBuffer { shape: vec![Dim::Const(2), Dim::Const(4)], ..dense.clone() };
+    let pair = Plan { buffers: vec![dense, shorter], ..plan.clone() };
+    let layout = Layout { buffers: vec![(48, 0), (32, 0)], ..Layout::default() };
+    let values = Values { plan: &pair, table: &[3] };
+    let addresses = &[0x1000, 0x2000];
+    let frame = Frame { values, layout: &layout, addresses, table: 0, workspace: 0 };
+    assert!(frame.copies(0, 1).is_err(), "more than was planned");
+    assert_eq!(frame.copies(1, 0).expect("it has room"), [(0x2000, 0x1000, 32)]);
 }
 
 #[test]
