@@ -45,9 +45,9 @@ pub fn bisect(
     let binding = tgc_ir::eval::bind_inputs(imported, inputs).map_err(fail)?;
     let exact = evaluate(imported, inputs, Mode::Exact).map_err(fail)?;
     let rounded = evaluate(imported, inputs, Mode::Rounded).map_err(fail)?;
-    let longest = cost::longest_sum(imported, &binding);
+    let character = cost::character(imported, &binding);
     let limits: Vec<f64> =
-        exact.iter().zip(&rounded).map(|(e, r)| allowed(e, r, longest)).collect();
+        exact.iter().zip(&rounded).map(|(e, r)| allowed(e, r, character)).collect();
     let search = Search { options, imported, inputs, exact, limits };
     let full = search.with_fuel(None)?;
     let Some(mut found) = search.difference(&full.0) else { return Ok(None) };

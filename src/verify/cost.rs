@@ -4,6 +4,7 @@ use tgc_ir::bind::Binding;
 use tgc_ir::graph::{Graph, NodeId};
 use tgc_ir::op::Op;
 use tgc_ir::plan::Plan;
+use tgc_ir::scalar::ScalarOp;
 use tgc_ir::spec::ContractSpec;
 
 use crate::session::Outcome;
@@ -59,8 +60,26 @@ pub(super) fn of_node(graph: &Graph, id: NodeId, binding: &Binding) -> f64 {
     products / PRODUCT_RATE + own * window / ELEMENT_RATE
 }
 
+/// What makes the answers of a graph sensitive to the order of its operations.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Character {
+    /// Terms of the longest sum of products.
+    pub(super) longest_sum: f64,
+    /// Values are rounded to integers on the way, as quantised models do: one
+    /// near a boundary may fall on either side of it.
+    pub(super) is_quantised: bool,
+}
+
+/// The character of a graph.
+pub(super) fn character(graph: &Graph, binding: &Binding) -> Character {
+    let live = graph.live();
+    let rounds = |id: NodeId| matches!(graph.op(id), Op::Scalar(ScalarOp::Round));
+    let is_quantised = graph.ids().any(|id| live[id.index()] && rounds(id));
+    Character { longest_sum: longest_sum(graph, binding), is_quantised }
+}
+
 /// Terms of the longest sum of products in a graph.
-pub(super) fn longest_sum(graph: &Graph, binding: &Binding) -> f64 {
+fn longest_sum(graph: &Graph, binding: &Binding) -> f64 {
     let live = graph.live();
     let nodes = graph.ids().filter(|id| live[id.index()]);
     nodes

@@ -221,8 +221,8 @@ impl<'a> Bench<'a> {
         for (buffer, got) in results {
             let Some(node) = self.value_of(buffer) else { continue };
             let want = exact.value(node).to_tensor();
-            let longest = cost::longest_sum(self.graph, self.binding);
-            let limit = allowed(&want, &rounded.value(node).to_tensor(), longest);
+            let character = cost::character(self.graph, self.binding);
+            let limit = allowed(&want, &rounded.value(node).to_tensor(), character);
             let difference = compare(&got, &want, 0.0, limit)
                 .map_err(|e| Failure::new(Kind::Verification, format!("{}: {e}", at())))?;
             if difference.excess > 1.0 {

@@ -6,7 +6,8 @@
 //!   anchor, give what the graph gives; and so does the cpu device.
 //!
 //! Tolerance: the error against the imported graph in f64 is at most four
-//! times the error of that graph rounded to the declared dtypes after each op,
+//! times the error of that graph rounded to the declared dtypes after each op, or
+//! four times what it moves by when its inputs move by one unit in the last place,
 //! plus a floor of a few units in the last place of the largest magnitude, more
 //! of them where sums are long. Where that rounded graph overflows, any value is
 //! allowed.
@@ -20,12 +21,14 @@ use tgc_ir::bind::Binding;
 use tgc_ir::eval::{Mode, run};
 use tgc_ir::graph::Graph;
 
+use tgc_ir::scalar::Value;
 use tgc_ir::{Symbol, Tensor};
 
 use crate::device::{RunOptions, open};
 use crate::inputs::{Style, random};
 use crate::session::{Failure, Kind, Outcome, error_chain};
 use crate::tolerance::compare;
+use cost::Character;
 
 mod bisect;
 mod cost;
@@ -39,6 +42,9 @@ const FLOOR_ULPS: f64 = 16.0;
 /// Length of a sum beyond which the floor grows, with the square root of the
 /// length: rounding errors of a long sum walk at random.
 const SUM_FREE: f64 = 256.0;
+/// Share of the largest magnitude that outputs of quantised models may move by:
+/// one step of eight bits.
+const QUANTISED_STEP: f64 = 1.0 / 127.0;
 /// Times the rounding error of the declared dtypes that is allowed.
 const SLACK: f64 = 4.0;
 
@@ -56,14 +62,14 @@ pub fn verify(outcome: &mut Outcome, seconds: f64) -> Result<(), Failure> {
     let mut budget = Budget { left: seconds };
     let (graph, kernels) = cost::of_outcome(outcome, &binding);
     for style in [Style::Usual, Style::Hard] {
-        // The imported graph in two modes, and the optimised one.
-        if budget.take(3.0 * graph + kernels) {
+        // The imported graph exact, rounded and perturbed, and the optimised one.
+        if budget.take(4.0 * graph + kernels) {
             round(outcome, &binding, style)?;
             continue;
         }
         let why = format!(
             "{style:?} inputs, the whole model: the reference would take about {:.0} s, of the budget {:.0} s are left (--verify-seconds)",
-            3.0 * graph + kernels,
+            4.0 * graph + kernels,
             budget.left
         );
         outcome.engine.provenance.verification.not_reached.push(why);
@@ -101,9 +107,21 @@ fn round(outcome: &mut Outcome, binding: &Binding, style: Style) -> Result<(), F
     };
     let rounded = evaluate(&outcome.imported, Mode::Rounded)
         .map_err(|e| internal("the imported graph", &e))?;
-    let longest = cost::longest_sum(&outcome.imported, binding);
-    let expected: Vec<Expected> =
-        wanted.into_iter().zip(rounded).map(|(w, r)| Expected::new(w, r, longest)).collect();
+    let moved: Vec<(&str, Tensor)> = named.iter().map(|(n, t)| (*n, perturbed(t))).collect();
+    let moved = run(&outcome.imported, &moved, Mode::Exact)
+        .map_err(|e| internal("the imported graph", &e))?;
+    let character = cost::character(&outcome.imported, binding);
+    let expected: Vec<Expected> = wanted
+        .into_iter()
+        .zip(rounded)
+        .zip(moved)
+        .map(|((want, rounded), moved)| {
+            let sensitivity = allowed(&want, &moved, character);
+            let mut expected = Expected::new(want, rounded, character);
+            expected.limit = expected.limit.max(sensitivity);
+            expected
+        })
+        .collect();
     let optimised = evaluate(&outcome.optimised, Mode::Exact)
         .map_err(|e| internal("the optimised graph", &e))?;
     check(outcome, &format!("{style:?} inputs, optimised graph"), &optimised, &expected)?;
@@ -121,6 +139,24 @@ fn round(outcome: &mut Outcome, binding: &Binding, style: Style) -> Result<(), F
     Ok(())
 }
 
+/// Every float off by one unit in the last place, up or down: what an output
+/// moves by then, any order of operations may move it by.
+fn perturbed(tensor: &Tensor) -> Tensor {
+    let dtype = tensor.dtype();
+    if !dtype.is_float() {
+        return tensor.clone();
+    }
+    let epsilon = dtype.epsilon().unwrap_or(0.0).max(f64::from(f32::EPSILON));
+    let mut draw = crate::inputs::Draw::new(tensor.len() as u64);
+    let values: Vec<Value> = (0..tensor.len())
+        .map(|i| {
+            let step = if draw.unit() < 0.5 { epsilon } else { -epsilon };
+            Value::Float(tensor.value(i).as_f64() * (1.0 + step))
+        })
+        .collect();
+    Tensor::from_values(dtype, tensor.shape(), &values)
+}
+
 /// What an output must be.
 struct Expected {
     want: Tensor,
@@ -131,7 +167,7 @@ struct Expected {
 }
 
 impl Expected {
-    fn new(want: Tensor, rounded: Tensor, longest_sum: f64) -> Expected {
+    fn new(want: Tensor, rounded: Tensor, character: Character) -> Expected {
         let overflow = |i: usize| {
             let (w, r) = (want.value(i).as_f64(), rounded.value(i).as_f64());
             !r.is_finite() && r != w && !(r.is_nan() && w.is_nan())
@@ -142,7 +178,7 @@ impl Expected {
             vec![false; want.len()]
         };
         let mut expected = Expected { want, limit: 0.0, overflows };
-        expected.limit = allowed(&expected.want, &expected.settled(&rounded), longest_sum);
+        expected.limit = allowed(&expected.want, &expected.settled(&rounded), character);
         expected
     }
 
@@ -160,12 +196,14 @@ impl Expected {
 
 /// The allowed error of a value, from its evaluation with rounding and the
 /// length of the longest sum behind it.
-fn allowed(want: &Tensor, rounded: &Tensor, longest_sum: f64) -> f64 {
+fn allowed(want: &Tensor, rounded: &Tensor, character: Character) -> f64 {
     let Ok(difference) = compare(rounded, want, 0.0, 1.0) else { return 0.0 };
     let epsilon = want.dtype().epsilon().unwrap_or(0.0).max(f64::from(f32::EPSILON));
     let rounding = if difference.max_abs.is_finite() { difference.max_abs } else { 0.0 };
-    let ulps = FLOOR_ULPS * (longest_sum / SUM_FREE).sqrt().max(1.0);
-    SLACK * rounding + ulps * epsilon * difference.max_want.max(f64::MIN_POSITIVE)
+    let ulps = FLOOR_ULPS * (character.longest_sum / SUM_FREE).sqrt().max(1.0);
+    let magnitude = difference.max_want.max(f64::MIN_POSITIVE);
+    let step = if character.is_quantised { QUANTISED_STEP * magnitude } else { 0.0 };
+    (SLACK * rounding + ulps * epsilon * magnitude).max(step)
 }
 
 /// The error that verification allows each output of a graph on given inputs,
@@ -181,8 +219,8 @@ pub fn baseline(
     let binding = tgc_ir::eval::bind_inputs(graph, inputs).map_err(fail)?;
     let exact = run(graph, inputs, Mode::Exact).map_err(fail)?;
     let rounded = run(graph, inputs, Mode::Rounded).map_err(fail)?;
-    let longest = cost::longest_sum(graph, &binding);
-    let limits = exact.iter().zip(&rounded).map(|(e, r)| allowed(e, r, longest)).collect();
+    let character = cost::character(graph, &binding);
+    let limits = exact.iter().zip(&rounded).map(|(e, r)| allowed(e, r, character)).collect();
     Ok((exact, limits))
 }
 
