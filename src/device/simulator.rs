@@ -16,14 +16,13 @@ use tgc_simulator::{
 use super::{Instance, plan_for, refuse_states};
 use crate::session::{Failure, Kind, PORTABLE, PORTABLE_FIGURES, error_chain};
 
-/// Targets tried first, in this order; the others follow by name.
-const PREFERRED: [&str; 2] = [PORTABLE_FIGURES, PORTABLE];
 /// Most bytes of simulated global memory.
 const MEMORY_MAX: u64 = 64 << 30;
 /// Findings and nodes that a message spells out.
 const SHOWN: usize = 4;
 
-/// Opens the first target of an engine that carries PTX: sm_80, then compute_80, then the others by name.
+/// Opens the first target of an engine that carries PTX: named ones by name, then the portable one, which every engine
+/// with a CUDA target has.
 pub(super) fn open(engine: &Engine, threads: usize) -> Result<Box<dyn Instance>, Failure> {
     let target = target_of(engine)?;
     let plan = plan_for(engine, target)?.clone();
@@ -35,10 +34,9 @@ pub(super) fn open(engine: &Engine, threads: usize) -> Result<Box<dyn Instance>,
 
 fn target_of(engine: &Engine) -> Result<&str, Failure> {
     let ptx = |target: &str| format!("{target}/unit_0.ptx");
-    let rank = |target: &str| PREFERRED.iter().position(|p| *p == target);
     let mut cuda: Vec<&str> =
         engine.plans.keys().map(String::as_str).filter(|t| *t != "cpu").collect();
-    cuda.sort_by_key(|target| (rank(target).unwrap_or(PREFERRED.len()), *target));
+    cuda.sort_by_key(|target| (*target == PORTABLE, *target));
     // A plan without kernels needs no code.
     let has_code = |target: &str| {
         engine.files.contains_key(&ptx(target))
