@@ -42,7 +42,9 @@ pub(super) fn merge(memory: &Memory, steps: &mut [Step], pairs: [&mut Vec<(u32, 
     for at in 0..carried.len() {
         let (from, to) = carried[at];
         let is_carried = carried.iter().any(|(_, state)| *state == from);
-        if is_carried || !is_safe(memory, steps, from, to) {
+        // The old value is still to be handed on after the round.
+        let is_handed_on = carried.iter().chain(stacked.iter()).any(|(value, _)| *value == to);
+        if is_carried || is_handed_on || !is_safe(memory, steps, from, to) {
             continue;
         }
         let renamed = |b: u32| if b == from { to } else { b };
