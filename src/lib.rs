@@ -22,6 +22,7 @@ pub mod inputs;
 pub mod npy;
 pub mod reduce;
 pub mod session;
+mod states;
 pub mod statistics;
 pub mod tolerance;
 pub mod verify;
