@@ -12,6 +12,7 @@ use super::Output;
 const VARIABLES: &[(&str, &str)] = &[
     ("TGC_NVRTC", "folder with libnvrtc and its builtins"),
     ("TGC_CACHE", "folder of compiled kernels"),
+    ("TGC_PYTHON", "Python with onnxruntime and numpy, for `tgc verify --against onnxruntime`"),
     ("TGC_LOG", "log filter, as of tracing (info, tgc_passes=debug)"),
 ];
 

@@ -162,7 +162,7 @@ impl Property {
             }
             _ => {
                 let checks = check_launches(outcome, &named).ok()?;
-                return Some(checks.iter().any(|c| c.outcome.is_err()));
+                return Some(checks.iter().any(tgc::verify::KernelCheck::differs));
             }
         };
         let Some(got) = got else { return Some(true) };

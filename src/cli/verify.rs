@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use tgc::device::{DEVICES, RunOptions, open};
 use tgc::session::{Failure, Kind, Options, Quiet, Session, error_chain};
 use tgc::statistics::{Preset, Statistics, statistics};
-use tgc::verify::{baseline, bisect, check_launches};
+use tgc::verify::{Finding, baseline, bisect, check_launches};
 use tgc::{Outcome, inputs, npy};
 use tgc_ir::eval::Mode;
 use tgc_ir::{Graph, Tensor};
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &VerifyArgs, output: &Output) -> Result<(), Failure> {
     let culprit = if args.bisect { bisect(&options, &outcome.imported, &named)? } else { None };
     report(args, output, &rows, layers.as_deref(), culprit.as_ref());
     let wrong: Vec<&str> = rows.iter().filter(|r| !r.accepted).map(|r| r.name.as_str()).collect();
-    let wrong_kernels = layers.iter().flatten().filter(|l| l.outcome.is_err()).count();
+    let wrong_kernels = layers.iter().flatten().filter(|l| l.differs()).count();
     match (wrong.is_empty(), culprit.is_some() || wrong_kernels > 0) {
         (true, false) => Ok(()),
         (true, true) => Err(Failure::new(
@@ -315,9 +315,10 @@ fn report(
             [one] => one.clone(),
             [first, .., last] => format!("{first} … {last}"),
         };
-        let (mark, text) = match &layer.outcome {
-            Ok(share) => ("ok  ", format!("{:.0} % of the tolerance", 100.0 * share)),
-            Err(why) => ("FAIL", why.clone()),
+        let (mark, text) = match &layer.finding {
+            Finding::Agrees(share) => ("ok  ", format!("{:.0} % of the tolerance", 100.0 * share)),
+            Finding::Differs(why) => ("FAIL", why.clone()),
+            Finding::NotCompared(why) => ("    ", format!("not compared: {why}")),
         };
         output.result(format_args!("{mark}  {:<12}  {nodes}  {text}", layer.kernel));
     }
@@ -378,9 +379,13 @@ fn document(
         .collect();
     let layers: Option<Vec<_>> = layers.map(|layers| {
         let one = |l: &tgc::verify::KernelCheck| {
+            let (share, why) = match &l.finding {
+                Finding::Agrees(share) => (Some(share), None),
+                Finding::Differs(why) | Finding::NotCompared(why) => (None, Some(why)),
+            };
             serde_json::json!({
-                "kernel": l.kernel, "nodes": l.nodes,
-                "share": l.outcome.as_ref().ok(), "why": l.outcome.as_ref().err(),
+                "kernel": l.kernel, "nodes": l.nodes, "differs": l.differs(),
+                "share": share, "why": why,
             })
         };
         layers.iter().map(one).collect()

@@ -10,8 +10,8 @@ use tgc_ir::Tensor;
 use tgc_ir::eval::{Mode, run as evaluate};
 use tgc_ir::graph::Graph;
 
-use super::{allowed, cost};
-use crate::session::{Failure, Kind, Options, Quiet, Session, error_chain};
+use super::baseline;
+use crate::session::{Failure, Options, Quiet, Session};
 use crate::tolerance::compare;
 
 /// The rewrite after which an output differs.
@@ -41,13 +41,7 @@ pub fn bisect(
     imported: &Graph,
     inputs: &[(&str, Tensor)],
 ) -> Result<Option<Culprit>, Failure> {
-    let fail = |e: tgc_ir::eval::EvalError| Failure::new(Kind::Verification, error_chain(&e));
-    let binding = tgc_ir::eval::bind_inputs(imported, inputs).map_err(fail)?;
-    let exact = evaluate(imported, inputs, Mode::Exact).map_err(fail)?;
-    let rounded = evaluate(imported, inputs, Mode::Rounded).map_err(fail)?;
-    let character = cost::character(imported, &binding);
-    let limits: Vec<f64> =
-        exact.iter().zip(&rounded).map(|(e, r)| allowed(e, r, character)).collect();
+    let (exact, limits) = baseline(imported, inputs)?;
     let search = Search { options, imported, inputs, exact, limits };
     let full = search.with_fuel(None)?;
     let Some(mut found) = search.difference(&full.0) else { return Ok(None) };

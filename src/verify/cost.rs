@@ -20,17 +20,14 @@ const BODY_RATE: f64 = 4.0e6;
 pub(super) fn of_outcome(outcome: &Outcome, binding: &Binding) -> (f64, f64) {
     let kernels = outcome.engine.plans.values().next().map_or(0.0, |plan| of_plan(plan, binding));
     let graph = &outcome.imported;
-    let live = graph.live();
-    let nodes = graph.ids().filter(|id| live[id.index()]);
-    let seconds: f64 = nodes.map(|id| of_node(graph, id, binding)).sum();
+    let seconds: f64 = super::live_nodes(graph).map(|id| of_node(graph, id, binding)).sum();
     // The products of kernels are those of the graph.
     (seconds, kernels + seconds)
 }
 
 /// Seconds for the elements that the kernels of a plan read and write.
 fn of_plan(plan: &Plan, binding: &Binding) -> f64 {
-    let elements = |b: &u32| size(&plan.buffers[*b as usize].shape, binding);
-    plan.launches().iter().flat_map(|l| &l.buffers).map(elements).sum::<f64>() / BODY_RATE
+    plan.launches().iter().map(|l| of_buffers(plan, &l.buffers, binding)).sum()
 }
 
 /// Seconds for the elements that one launch reads and writes.
@@ -70,25 +67,23 @@ pub(super) struct Character {
     pub(super) is_quantised: bool,
 }
 
-/// The character of a graph.
-pub(super) fn character(graph: &Graph, binding: &Binding) -> Character {
-    let live = graph.live();
-    let rounds = |id: NodeId| matches!(graph.op(id), Op::Scalar(ScalarOp::Round));
-    let is_quantised = graph.ids().any(|id| live[id.index()] && rounds(id));
-    Character { longest_sum: longest_sum(graph, binding), is_quantised }
-}
-
-/// Terms of the longest sum of products in a graph.
-fn longest_sum(graph: &Graph, binding: &Binding) -> f64 {
-    let live = graph.live();
-    let nodes = graph.ids().filter(|id| live[id.index()]);
-    nodes
-        .map(|id| match graph.op(id) {
+/// The character of some nodes of a graph.
+pub(super) fn character(
+    graph: &Graph,
+    nodes: impl IntoIterator<Item = NodeId>,
+    binding: &Binding,
+) -> Character {
+    let mut found = Character { longest_sum: 1.0, is_quantised: false };
+    for id in nodes {
+        let terms = match graph.op(id) {
             Op::Contract { spec } => sum_of_contraction(spec, binding),
             Op::Conv { .. } => sum_of_conv(graph, id, binding),
             _ => 1.0,
-        })
-        .fold(1.0, f64::max)
+        };
+        found.longest_sum = found.longest_sum.max(terms);
+        found.is_quantised |= matches!(graph.op(id), Op::Scalar(ScalarOp::Round));
+    }
+    found
 }
 
 fn sum_of_contraction(spec: &ContractSpec, binding: &Binding) -> f64 {
