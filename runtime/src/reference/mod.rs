@@ -8,7 +8,7 @@ use tgc_ir::Symbol;
 use tgc_ir::bind::{BindError, Binding};
 use tgc_ir::eval::{EvalError, KernelData, Mode, run_kernel};
 use tgc_ir::graph::Graph;
-use tgc_ir::kernel_program::Access;
+use tgc_ir::kernel_program::{Access, Anchor};
 use tgc_ir::plan::{
     HostStep, Launch, LoopStep, NO_BUFFER, Place, Plan, PlanBuffer, Source, Step, Trip,
 };
@@ -99,9 +99,11 @@ pub fn run_launch(
     let mut runner =
         Runner { plan, binding: binding.clone(), data: vec![None; plan.buffers.len()] };
     let kernel = &plan.kernels[launch.kernel as usize];
+    // A scatter that fills its result before it updates it reads nothing of before.
+    let fills_first = matches!(&kernel.anchor, Anchor::Scatter(scatter) if scatter.init.is_some());
     let mut written = Vec::new();
     for (&buffer, argument) in launch.buffers.iter().zip(&kernel.buffers) {
-        if argument.access == Access::Write {
+        if argument.access == Access::Write || (argument.access != Access::Read && fills_first) {
             written.push(buffer);
             continue;
         }
